@@ -1,0 +1,49 @@
+// The way vendor commands take to a controller: submit a command, get its completion on the event loop.
+//
+// Works like an NVMe submission queue: submit() places commands, ring() makes the drive look at all of
+// them at once, so that a transport may treat a run of them together.
+// Threads: all calls and all completions on the event loop's thread. No call blocks.
+#pragma once
+
+#include <string>
+
+#include "libnvsock/command.hpp"
+
+namespace nvsock {
+
+struct PortTraits {
+  // Commands take effect in the order submitted. Otherwise a stream keeps one write in flight.
+  bool ordered = false;
+  // Commands that may be in flight; further ones wait in the port.
+  unsigned max_in_flight = 1;
+  // Of these, how many may block in the drive (Command::may_block).
+  unsigned max_blocking = 1;
+  // Reads of one relay that may be in flight.
+  unsigned max_reads_per_stream = 1;
+};
+
+class PortClient {
+ public:
+  // Every completion that was at hand has been delivered: the time to answer programs, once for all.
+  virtual void on_batch_end() = 0;
+
+ protected:
+  ~PortClient() = default;
+};
+
+class CommandPort {
+ public:
+  virtual ~CommandPort() = default;
+
+  void attach(PortClient* client) { client_ = client; }
+
+  virtual void submit(Command& command) = 0;
+  virtual void ring() = 0;
+  virtual PortTraits traits() const = 0;
+  virtual std::string describe() const = 0;  // "emulated drive", "ioctl passthrough"
+
+ protected:
+  PortClient* client_ = nullptr;
+};
+
+}  // namespace nvsock

@@ -1,0 +1,59 @@
+// nvsock::Device: one drive and the connections it carries. The library's front door.
+//
+//   asio::io_context loop;
+//   auto device = nvsock::Device::open(loop, "emu:", {});
+//   auto stream = (*device)->connect(*nvsock::parse_endpoint("127.0.0.1:22"), &observer);
+//   loop.run();
+//
+// Threads: everything on the thread that runs the loop. Only open() blocks.
+#pragma once
+
+#include <asio/io_context.hpp>
+
+#include <memory>
+#include <string>
+
+#include "libnvsock/device_uri.hpp"
+#include "libnvsock/dialect.hpp"
+
+namespace nvsock {
+
+struct DeviceOptions {
+  std::chrono::seconds connect_timeout{130};
+  std::chrono::seconds drain_timeout{30};
+  Log log;
+};
+
+class Device {
+ public:
+  // Opens the drive and makes sure it is a CSD. Blocks for a few commands, at most 30 s each. On failure
+  // the sentence names the device and what to do; the code is ENOTSUP when the drive is not a CSD.
+  static Result<std::unique_ptr<Device>> open(asio::io_context& loop, const std::string& uri,
+                                              const DeviceOptions& options);
+
+  // Starts a connection to a service inside the drive; never blocks. An address the drive's protocol
+  // cannot express fails at once, anything else is told through the stream, whose observer may be called
+  // before this returns. Destroy every handle before the device.
+  Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) {
+    return dialect_->connect(endpoint, observer);
+  }
+
+  const DeviceUri& uri() const { return uri_; }
+  const std::string& model() const { return model_; }  // Identify Controller, MN
+  std::string_view dialect() const { return dialect_->name(); }
+  std::string port() const { return port_->describe(); }
+  const DialectCounters& counters() const { return dialect_->counters(); }
+  void for_each_stream(const std::function<void(const Stream&)>& visit) const {
+    dialect_->for_each_stream(visit);
+  }
+
+ private:
+  Device() = default;
+
+  DeviceUri uri_;
+  std::string model_;
+  std::unique_ptr<CommandPort> port_;
+  std::unique_ptr<Dialect> dialect_;  // uses the port: destroyed first
+};
+
+}  // namespace nvsock

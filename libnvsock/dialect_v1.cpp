@@ -1,0 +1,224 @@
+#include "libnvsock/dialect_v1.hpp"
+
+#include <climits>
+
+#include "libnvsock/stream_v1.hpp"
+
+namespace nvsock {
+namespace {
+
+using namespace std::chrono_literals;
+
+// The longest the kernel's int of milliseconds holds, 24.8 days: a read waits as long as the service in
+// the drive is silent, and anything may be stalled behind a write (see the header).
+constexpr std::chrono::milliseconds command_timeout{INT_MAX};
+
+// A read that reached its timeout would reset the controller and end every stream; before that, the one
+// silent stream is ended.
+constexpr auto quiet_limit = 24h * 24;
+constexpr auto quiet_check = 24h;
+
+// Pages kept for reuse, 4 MiB: what one bulk transfer uses. Commands alike.
+constexpr size_t kept_pages = 1024;
+
+}  // namespace
+
+DialectV1::DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options)
+    : loop_(loop),
+      port_(port),
+      traits_(port.traits()),
+      options_(std::move(options)),
+      pages_(page_size, kept_pages),
+      quiet_timer_(loop) {
+  free_commands_.reserve(kept_pages);
+  port_.attach(this);
+  end_quiet_streams();
+}
+
+DialectV1::~DialectV1() {
+  port_.attach(nullptr);
+  for (CommandV1* command : free_commands_) delete command;
+  // Commands still with the drive are left to it: they cannot be taken back.
+}
+
+Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver* observer) {
+  Endpoint peer = endpoint;
+  if (peer.kind == Endpoint::Kind::name && peer.host == "localhost") {  // RFC 6761 section 6.3
+    peer.kind = Endpoint::Kind::ipv4;
+    peer.host = "127.0.0.1";
+  }
+  if (peer.kind == Endpoint::Kind::ipv6) {
+    return Error{EAFNOSUPPORT, "cannot connect to " + peer.text() + ": the drive takes IPv4 addresses only"};
+  }
+  if (peer.kind == Endpoint::Kind::name) {
+    return Error{EHOSTUNREACH, "cannot connect to " + peer.text() +
+                                   ": the drive does not resolve names; give an IPv4 address"};
+  }
+  if (lost_) return Error{ENODEV, "cannot connect to " + peer.text() + ": the drive is gone"};
+  if (counters_.abandoned_now >= max_abandoned) {
+    return Error{ENFILE, "cannot connect to " + peer.text() + ": the drive never completed " +
+                             std::to_string(counters_.abandoned_now) + " commands; reset the controller"};
+  }
+  if (counters_.streams_now >= traits_.max_blocking) {
+    return Error{ENFILE, "cannot connect to " + peer.text() + ": all " +
+                             std::to_string(traits_.max_blocking) + " connections this device allows are open"};
+  }
+
+  const uint64_t id = next_id_++;
+  auto& stream = *streams_.emplace(id, std::make_unique<StreamV1>(*this, id, peer, observer)).first->second;
+  if (counters_.streams_now >= options_.relays && closing_ > 0) {
+    waiting_.push_back(id);
+  } else {
+    stream.start_open();
+  }
+  return StreamHandle(&stream);
+}
+
+void DialectV1::for_each_stream(const std::function<void(const Stream&)>& visit) const {
+  for (const auto& [id, stream] : streams_) visit(*stream);
+}
+
+// --- commands ---
+
+CommandV1& DialectV1::make_command(uint64_t stream, CommandV1::Kind kind) {
+  CommandV1* command = nullptr;
+  if (free_commands_.empty()) {
+    command = new CommandV1;
+  } else {
+    command = free_commands_.back();
+    free_commands_.pop_back();
+    *command = CommandV1{};
+  }
+  command->kind = kind;
+  command->dialect = this;
+  command->stream = stream;
+  command->opcode = opcode::relay_v1;
+  command->data_length = relay_v1::buffer_size;
+  command->timeout = command_timeout;
+  command->done = [](Command& done) {
+    auto& own = static_cast<CommandV1&>(done);
+    own.dialect->on_done(own);
+  };
+  if (kind != CommandV1::Kind::write) {  // a write sends what the queue holds
+    command->slice.buffer = pages_.take();
+    command->slice.data = command->slice.buffer.data();
+    command->data = command->slice.buffer.data();
+  }
+  return *command;
+}
+
+CommandV1& DialectV1::make_close(uint64_t stream, uint32_t descriptor) {
+  CommandV1& command = make_command(stream, CommandV1::Kind::close);
+  command.cdw10 = relay_v1::function::close;
+  command.cdw13 = descriptor;
+  return command;
+}
+
+void DialectV1::submit(CommandV1& command) {
+  ++counters_.commands;
+  counters_.max_in_flight = std::max(counters_.max_in_flight, ++counters_.in_flight_now);
+  port_.submit(command);
+}
+
+void DialectV1::on_done(CommandV1& command) {
+  --counters_.in_flight_now;
+  const auto found = streams_.find(command.stream);
+  if (found == streams_.end() || found->second->phase_ == StreamV1::Phase::closed) {
+    on_orphan_done(command);
+  } else {
+    found->second->on_done(command);
+  }
+}
+
+// A command its stream gave up on has completed after all.
+void DialectV1::on_orphan_done(CommandV1& command) {
+  if (counters_.abandoned_now > 0) --counters_.abandoned_now;
+  if (command.kind == CommandV1::Kind::open && command.completion.ok()) {
+    // Nobody wants this relay any more. The close is an orphan from the start.
+    ++counters_.abandoned_now;
+    submit(make_close(0, relay_v1::load_u32(command.data)));
+    port_.ring();
+  } else if (command.kind == CommandV1::Kind::open || command.kind == CommandV1::Kind::close) {
+    relay_freed();
+  }
+  recycle(command);
+}
+
+void DialectV1::recycle(CommandV1& command) {
+  command.slice = {};
+  if (free_commands_.size() < kept_pages) {
+    free_commands_.push_back(&command);
+  } else {
+    delete &command;
+  }
+}
+
+// --- streams ---
+
+void DialectV1::destroy(StreamV1& stream) { streams_.erase(stream.id()); }
+
+void DialectV1::changed(StreamV1& stream) {
+  if (stream.changed_) return;
+  stream.changed_ = true;
+  changed_.push_back(stream.id());
+}
+
+void DialectV1::on_batch_end() {
+  // Programs answered here may write and read at once, which completes further commands: the outermost
+  // call goes on until none is left.
+  if (!telling_.empty()) return;
+  while (!changed_.empty()) {
+    std::swap(changed_, telling_);
+    for (const uint64_t id : telling_) {
+      const auto found = streams_.find(id);
+      if (found == streams_.end()) continue;
+      found->second->changed_ = false;
+      found->second->on_batch_end();
+    }
+    for (const uint64_t id : telling_) {
+      const auto found = streams_.find(id);
+      if (found != streams_.end()) found->second->fetch();
+    }
+    telling_.clear();
+  }
+}
+
+void DialectV1::relay_freed() {
+  --counters_.streams_now;
+  start_waiting();
+}
+
+void DialectV1::start_waiting() {
+  while (!waiting_.empty() && (counters_.streams_now < options_.relays || closing_ == 0)) {
+    const auto found = streams_.find(waiting_.front());
+    waiting_.pop_front();
+    if (found != streams_.end() && found->second->phase_ == StreamV1::Phase::waiting) found->second->start_open();
+  }
+}
+
+void DialectV1::device_lost(int code) {
+  if (std::exchange(lost_, true)) return;
+  log(LogLevel::error, "the drive is gone (errno " + std::to_string(code) + "); every connection ends");
+  for (auto& [id, stream] : streams_) {
+    if (stream->broken_) continue;
+    stream->break_off(code);
+    changed(*stream);
+  }
+}
+
+void DialectV1::end_quiet_streams() {
+  const auto limit = std::chrono::steady_clock::now() - quiet_limit;
+  for (auto& [id, stream] : streams_) {
+    if (stream->phase_ != StreamV1::Phase::open || stream->reads_ == 0 || stream->heard_ > limit) continue;
+    log(LogLevel::warning, stream->peer().text() + " was silent for 24 days, the longest a command may wait");
+    stream->break_off(ETIMEDOUT);
+    changed(*stream);
+  }
+  on_batch_end();
+  quiet_timer_.expires_after(quiet_check);
+  quiet_timer_.async_wait([this](const asio::error_code& cancelled) {
+    if (!cancelled) end_quiet_streams();
+  });
+}
+
+}  // namespace nvsock

@@ -1,0 +1,167 @@
+// Parsing is strict on purpose: what one reader takes for octal ("010") or for a short form ("127.1")
+// another takes for decimal, and a mount file's name must mean one place only.
+#include "libnvsock/endpoint.hpp"
+
+#include <arpa/inet.h>
+#include <cerrno>
+#include <netdb.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <map>
+
+namespace nvsock {
+namespace {
+
+Error invalid(std::string text) { return {EINVAL, std::move(text)}; }
+
+// Bytes from outside shown in a message: printable, bounded.
+std::string quoted(std::string_view text) {
+  constexpr size_t longest = 64;
+  std::string out = "\"";
+  for (char c : text.substr(0, longest)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
+  return out + (text.size() > longest ? "...\"" : "\"");
+}
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+bool is_host_name(std::string_view text) {
+  if (text.empty() || text.size() > max_host_length) return false;
+  size_t label = 0;
+  bool letter = false;
+  char previous = '.';
+  for (char c : text) {
+    if (c == '.') {
+      if (label == 0 || previous == '-') return false;
+      label = 0;
+    } else {
+      if (!is_digit(c) && !is_alpha(c) && c != '-' && c != '_') return false;
+      if (c == '-' && label == 0) return false;
+      letter |= is_alpha(c);
+      if (++label > 63) return false;
+    }
+    previous = c;
+  }
+  // All digits and dots is a mistyped address, not a name.
+  return label > 0 && previous != '-' && letter;
+}
+
+// services(5) for TCP, read once: a lookup in the mount must not touch files or name services.
+const std::map<std::string, uint16_t, std::less<>>& services() {
+  static const auto table = [] {
+    std::map<std::string, uint16_t, std::less<>> names;
+    setservent(0);
+    while (const servent* entry = getservent()) {
+      if (std::strcmp(entry->s_proto, "tcp") != 0) continue;
+      const auto port = ntohs(static_cast<uint16_t>(entry->s_port));
+      names.emplace(entry->s_name, port);
+      for (char** alias = entry->s_aliases; *alias != nullptr; ++alias) names.emplace(*alias, port);
+    }
+    endservent();
+    return names;
+  }();
+  return table;
+}
+
+}  // namespace
+
+std::string Endpoint::text() const {
+  return (kind == Kind::ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+int Endpoint::family() const {
+  if (kind == Kind::name) return AF_UNSPEC;
+  return kind == Kind::ipv4 ? AF_INET : AF_INET6;
+}
+
+socklen_t Endpoint::to_sockaddr(sockaddr_storage& out) const {
+  out = {};
+  out.ss_family = static_cast<sa_family_t>(family());
+  if (kind == Kind::ipv4) {
+    auto& address = reinterpret_cast<sockaddr_in&>(out);
+    address.sin_port = htons(port);
+    inet_pton(AF_INET, host.c_str(), &address.sin_addr);
+    return sizeof address;
+  }
+  if (kind == Kind::ipv6) {
+    auto& address = reinterpret_cast<sockaddr_in6&>(out);
+    address.sin6_port = htons(port);
+    inet_pton(AF_INET6, host.c_str(), &address.sin6_addr);
+    return sizeof address;
+  }
+  return 0;
+}
+
+Result<Endpoint> parse_host(std::string_view text) {
+  if (text.empty()) return invalid("the host is empty");
+  const bool bracketed = text.front() == '[';
+  if (bracketed != (text.back() == ']') || (bracketed && text.size() < 3)) {
+    return invalid("unbalanced brackets in host " + quoted(text));
+  }
+  const std::string_view bare = bracketed ? text.substr(1, text.size() - 2) : text;
+  if (bare.size() > max_host_length) {
+    return invalid("host " + quoted(bare) + " is longer than " + std::to_string(max_host_length) + " bytes");
+  }
+
+  Endpoint endpoint;
+  const std::string terminated(bare);
+  if (terminated.size() != std::strlen(terminated.c_str())) return invalid("host holds a zero byte");
+  char canonical[INET6_ADDRSTRLEN];
+  in6_addr v6{};
+  if (inet_pton(AF_INET6, terminated.c_str(), &v6) == 1) {
+    endpoint.kind = Endpoint::Kind::ipv6;
+    endpoint.host = inet_ntop(AF_INET6, &v6, canonical, sizeof canonical);
+    return endpoint;
+  }
+  if (bracketed) return invalid(quoted(text) + " is not an IPv6 address");
+  in_addr v4{};
+  if (inet_pton(AF_INET, terminated.c_str(), &v4) == 1) {
+    endpoint.kind = Endpoint::Kind::ipv4;
+    endpoint.host = inet_ntop(AF_INET, &v4, canonical, sizeof canonical);
+    return endpoint;
+  }
+  if (!is_host_name(bare)) return invalid(quoted(bare) + " is neither an address nor a host name");
+  endpoint.kind = Endpoint::Kind::name;
+  endpoint.host = terminated;
+  std::transform(endpoint.host.begin(), endpoint.host.end(), endpoint.host.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; });
+  return endpoint;
+}
+
+Result<uint16_t> parse_port(std::string_view text) {
+  if (text.empty()) return invalid("the port is empty");
+  if (std::all_of(text.begin(), text.end(), is_digit)) {
+    unsigned value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value < 1 || value > 65535) {
+      return invalid("port " + quoted(text) + " is out of range (1-65535)");
+    }
+    if (text.front() == '0') return invalid("port " + quoted(text) + " starts with a zero");
+    return static_cast<uint16_t>(value);
+  }
+  const auto found = services().find(text);
+  if (found == services().end()) {
+    return invalid("port " + quoted(text) + " is neither a number nor a service name");
+  }
+  return found->second;
+}
+
+Result<Endpoint> parse_endpoint(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return invalid("no port in " + quoted(text) + " (HOST:PORT)");
+  const std::string_view host = text.substr(0, colon);
+  if (host.find(':') != std::string_view::npos && (host.front() != '[' || host.back() != ']')) {
+    return invalid("the IPv6 address in " + quoted(text) + " needs brackets ([HOST]:PORT)");
+  }
+  Result<Endpoint> endpoint = parse_host(host);
+  if (!endpoint) return endpoint;
+  const Result<uint16_t> port = parse_port(text.substr(colon + 1));
+  if (!port) return Error{port.error().code, port.error().text + " in " + quoted(text)};
+  endpoint->port = *port;
+  return endpoint;
+}
+
+}  // namespace nvsock

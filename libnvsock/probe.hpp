@@ -1,0 +1,18 @@
+// Is this drive a CSD? Two commands that are harmless to any drive.
+#pragma once
+
+#include <asio/io_context.hpp>
+
+#include <string>
+
+#include "libnvsock/command_port.hpp"
+#include "libnvsock/result.hpp"
+
+namespace nvsock {
+
+// Reads Identify Controller, then asks the first generation's "is it a CSD". Returns the model. Runs the
+// loop until both are answered, at most 30 s each: for start-up, before the loop serves anything else.
+// ENOTSUP, with a sentence that starts after the device's name: the drive is not a CSD.
+Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port);
+
+}  // namespace nvsock

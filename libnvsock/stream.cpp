@@ -1,0 +1,95 @@
+#include "libnvsock/stream.hpp"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace nvsock {
+namespace {
+
+// From this size on a slice is sent from where it lies; below, copying costs less than pinning the
+// buffer it came in.
+constexpr uint32_t by_reference_from = 16 * 1024;
+
+bool page_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % page_size == 0; }
+
+}  // namespace
+
+void Stream::consume(size_t size) {
+  received_.consume(size);
+  on_room_to_receive();
+}
+
+size_t Stream::write(const Slice& slice) {
+  const auto size = static_cast<uint32_t>(std::min<size_t>(slice.size, room()));
+  if (size == 0) return 0;
+  if (slice.buffer && size >= by_reference_from && page_aligned(slice.data)) {
+    // Whole pages, so that the next part of the same slice starts at a page again.
+    const uint32_t whole = size == slice.size ? size : size - size % static_cast<uint32_t>(page_size);
+    queued_.push({slice.buffer, slice.data, whole});
+    unsent_ += whole;
+    send_queued();
+    return whole;
+  }
+  for (uint32_t done = 0; done < size;) {
+    // Top up the newest page if nobody else looks at it: many small writes make one command.
+    uint32_t part = 0;
+    if (!queued_.empty() && queued_.back().buffer.unique() &&
+        queued_.back().buffer.capacity() == page_size && queued_.back().size < page_size) {
+      Slice& page = queued_.back();
+      part = std::min(size - done, static_cast<uint32_t>(page_size) - page.size);
+      std::memcpy(page.buffer.data() + page.size, slice.data + done, part);
+      queued_.extend_back(part);
+    } else {
+      BufferRef page = take_page();
+      part = std::min(size - done, static_cast<uint32_t>(page_size));
+      std::memcpy(page.data(), slice.data + done, part);
+      const uint8_t* data = page.data();
+      queued_.push({std::move(page), data, part});
+    }
+    done += part;
+  }
+  unsent_ += size;
+  send_queued();
+  return size;
+}
+
+void Stream::shutdown_write() {
+  if (send_ended_) return;
+  send_ended_ = true;
+  on_shutdown();
+}
+
+void Stream::shutdown_read() {
+  if (receive_ended_) return;
+  receive_ended_ = true;
+  on_shutdown();
+}
+
+short Stream::poll_events() const {
+  if (state_ == State::connecting) return 0;
+  int events = 0;
+  if (readable() > 0 || receive_ended_) events |= POLLIN | POLLRDNORM;
+  if (receive_ended_) events |= POLLRDHUP;
+  if (send_ended_ || broken_) {
+    events |= POLLOUT | POLLWRNORM;  // a write fails at once
+  } else if (room() >= send_limit / 3) {
+    events |= POLLOUT | POLLWRNORM;
+  }
+  if (error_ != 0) events |= POLLERR;
+  if (broken_ || (receive_ended_ && send_ended_)) events |= POLLHUP;
+  return static_cast<short>(events);
+}
+
+void Stream::fail(int code) {
+  if (state_ == State::connecting) state_ = State::failed;
+  error_ = code;
+  broken_ = true;
+  receive_ended_ = true;
+  send_ended_ = true;
+  queued_.clear();
+  unsent_ = 0;
+}
+
+}  // namespace nvsock
