@@ -1,0 +1,351 @@
+#include "fuse/connection.hpp"
+
+#include <linux/fuse.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "fuse/filesystem.hpp"
+
+namespace csdfs {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nvsock::Stream;
+
+// One READ reply gathers the pages of the read-ahead: one entry a page, and one for a page cut by the
+// previous read.
+constexpr int reply_entries = 260;
+
+// A READ of all pages that is filled to the end makes the kernel ask for more, and that READ can wait
+// although bytes were delivered (Linux 5.10-6.18, fuse_direct_io). Anything above this is cut to it.
+constexpr size_t longest_reply = (max_transfer / nvsock::page_size - 1) * nvsock::page_size;
+
+bool is_set(const timeval& value) { return value.tv_sec != 0 || value.tv_usec != 0; }
+
+}  // namespace
+
+// --- parked requests ---
+
+void ParkedList::push(Parked* entry) {
+  entry->next = nullptr;
+  (head_ == nullptr ? head_ : tail_->next) = entry;
+  tail_ = entry;
+}
+
+bool ParkedList::remove(Parked* entry) {
+  Parked* previous = nullptr;
+  for (Parked* at = head_; at != nullptr; previous = at, at = at->next) {
+    if (at != entry) continue;
+    (previous == nullptr ? head_ : previous->next) = at->next;
+    if (tail_ == at) tail_ = previous;
+    return true;
+  }
+  return false;
+}
+
+Parked* ParkedPool::take() {
+  if (free_.empty()) return new Parked;
+  Parked* entry = free_.back();
+  free_.pop_back();
+  return entry;
+}
+
+void ParkedPool::give_back(Parked* entry) {
+  if (free_.size() < kept) {
+    free_.push_back(entry);
+  } else {
+    delete entry;
+  }
+}
+
+ParkedPool::~ParkedPool() {
+  for (Parked* entry : free_) delete entry;
+}
+
+void Connection::park(ParkedList& list, Parked what, timeval timeout) {
+  // Asking before registering: libfuse would call back under the request's own lock, where no reply is
+  // possible (3.14: fuse_req_interrupt_func). No signal can slip in between, this thread reads them.
+  if (fuse_req_interrupted(what.request)) {
+    if (what.done > 0) {
+      fuse_reply_write(what.request, what.done);
+    } else {
+      fuse_reply_err(what.request, EINTR);
+    }
+    return;
+  }
+  Parked* entry = filesystem_.parked_pool().take();
+  *entry = std::move(what);
+  entry->owner = this;
+  list.push(entry);
+  fuse_req_interrupt_func(entry->request, interrupted, entry);
+  if (is_set(timeout)) {
+    entry->deadline = Clock::now() + std::chrono::seconds(timeout.tv_sec) + std::chrono::microseconds(timeout.tv_usec);
+    arm_deadline();
+  }
+}
+
+void Connection::unpark(ParkedList& list, Parked* entry) {
+  list.remove(entry);
+  entry->data = {};
+  filesystem_.parked_pool().give_back(entry);
+}
+
+// A signal for a parked request. Until it is answered the caller cannot even be killed.
+void Connection::interrupted(fuse_req_t, void* parked) {
+  auto* entry = static_cast<Parked*>(parked);
+  entry->owner->give_up(entry, EINTR);
+}
+
+void Connection::give_up(Parked* entry, int error) {
+  const fuse_req_t request = entry->request;
+  const size_t done = entry->done;
+  for (ParkedList* list : {&readers_, &writers_, &syncers_, &opener_waits_}) {
+    if (!list->remove(entry)) continue;
+    unpark(*list, entry);
+    if (done > 0) {
+      fuse_reply_write(request, done);
+    } else {
+      fuse_reply_err(request, error);
+    }
+    if (list == &opener_waits_) delete this;  // the open failed: there will be no RELEASE
+    return;
+  }
+}
+
+void Connection::arm_deadline() {
+  auto earliest = Clock::time_point::max();
+  for (const ParkedList* list : {&readers_, &writers_}) {
+    for (const Parked* entry = list->front(); entry != nullptr; entry = entry->next) {
+      if (entry->deadline != Clock::time_point{}) earliest = std::min(earliest, entry->deadline);
+    }
+  }
+  if (earliest == Clock::time_point::max()) return;
+  if (!deadline_timer_) deadline_timer_ = std::make_unique<asio::steady_timer>(filesystem_.loop());
+  deadline_timer_->expires_at(earliest);
+  deadline_timer_->async_wait([this](const asio::error_code& cancelled) {
+    if (!cancelled) deadline_passed();
+  });
+}
+
+void Connection::deadline_passed() {
+  const auto now = Clock::now();
+  for (ParkedList* list : {&readers_, &writers_}) {
+    for (Parked* entry = list->front(); entry != nullptr;) {
+      Parked* next = entry->next;
+      if (entry->deadline != Clock::time_point{} && entry->deadline <= now) give_up(entry, EAGAIN);
+      entry = next;
+    }
+  }
+  arm_deadline();
+}
+
+// --- opening and ending ---
+
+Connection::Connection(Filesystem& filesystem, pid_t opener) : filesystem_(filesystem), opener_(opener) {
+  filesystem_.add(*this);
+}
+
+Connection::~Connection() {
+  filesystem_.remove(*this);
+  if (pollers_ != nullptr) fuse_pollhandle_destroy(pollers_);
+}
+
+void Connection::open(Filesystem& filesystem, fuse_req_t request, const nvsock::Endpoint& endpoint,
+                      const fuse_file_info& info) {
+  auto* connection = new Connection(filesystem, fuse_req_ctx(request)->pid);
+  connection->serving_ = true;  // the stream may change before connect() has returned it
+  nvsock::Result<nvsock::StreamHandle> stream = filesystem.device().connect(endpoint, connection);
+  if (!stream) {
+    filesystem.log().info(stream.error().text);
+    fuse_reply_err(request, stream.error().code);
+    delete connection;
+    return;
+  }
+  connection->stream_ = std::move(*stream);
+  connection->serving_ = false;
+  if ((info.flags & O_NONBLOCK) != 0) {
+    if (!connection->reply_open(request)) delete connection;
+    return;
+  }
+  if (connection->stream_->state() == Stream::State::connecting) {
+    return connection->park(connection->opener_waits_, {.request = request}, {});
+  }
+  if (!connection->answer_open(request)) delete connection;
+}
+
+// True: the file is open, and RELEASE will come.
+bool Connection::answer_open(fuse_req_t request) {
+  if (stream_->state() == Stream::State::failed) {
+    fuse_reply_err(request, stream_->take_error());
+    return false;
+  }
+  return reply_open(request);
+}
+
+bool Connection::reply_open(fuse_req_t request) {
+  // libfuse 3.14 has no field for FOPEN_STREAM, without which a blocked read would block the writes of
+  // the same description (f_pos_lock).
+  fuse_open_out out{};
+  out.fh = reinterpret_cast<uintptr_t>(static_cast<OpenFile*>(this));
+  out.open_flags = FOPEN_DIRECT_IO | FOPEN_STREAM | FOPEN_NONSEEKABLE | FOPEN_NOFLUSH;
+  // ENOENT: the open was interrupted while the answer was on its way; nobody has the file.
+  return fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out) == 0;
+}
+
+void Connection::release() {
+  mount_ends();
+  delete this;
+}
+
+void Connection::mount_ends() {
+  for (ParkedList* list : {&readers_, &writers_, &syncers_}) {
+    while (!list->empty()) give_up(list->front(), ENODEV);
+  }
+  if (pollers_ != nullptr) fuse_pollhandle_destroy(std::exchange(pollers_, nullptr));
+  if (!opener_waits_.empty()) give_up(opener_waits_.front(), ENODEV);  // deletes the connection
+}
+
+// --- requests ---
+
+void Connection::read(fuse_req_t request, size_t size, off_t, const fuse_file_info& info) {
+  // From Linux 6.12 splice() reads through the page cache in spite of FOPEN_DIRECT_IO and loses bytes.
+  // Only such reads carry no lock owner; callers fall back to read().
+  if (info.lock_owner == 0) {
+    fuse_reply_err(request, EINVAL);
+  } else if (!readers_.empty() || !answer_read(request, size)) {
+    if ((info.flags & O_NONBLOCK) != 0) {
+      fuse_reply_err(request, EAGAIN);
+    } else {
+      park(readers_, {.request = request, .size = size}, options_.receive_timeout());
+    }
+  }
+  serve_changes();
+}
+
+bool Connection::answer_read(fuse_req_t request, size_t size) {
+  if (size == 0) {
+    fuse_reply_buf(request, nullptr, 0);
+    return true;
+  }
+  if (stream_->readable() > 0) {
+    iovec parts[reply_entries];
+    size_t length = std::min(size, longest_reply);
+    const int count = stream_->gather(parts, reply_entries, length);
+    if (fuse_reply_iov(request, parts, count) == 0) stream_->consume(length);
+    return true;
+  }
+  if (stream_->error() != 0) {
+    fuse_reply_err(request, stream_->take_error());
+    return true;
+  }
+  if (stream_->receive_ended()) {
+    fuse_reply_buf(request, nullptr, 0);
+    return true;
+  }
+  return false;
+}
+
+void Connection::write(fuse_req_t request, nvsock::Slice data, const fuse_file_info& info) {
+  Parked write{.request = request, .size = data.size, .data = std::move(data)};
+  if (!writers_.empty() || !answer_write(write)) {
+    if ((info.flags & O_NONBLOCK) == 0) {
+      park(writers_, std::move(write), options_.send_timeout());
+    } else if (write.done > 0) {
+      fuse_reply_write(request, write.done);
+    } else {
+      fuse_reply_err(request, EAGAIN);
+    }
+  }
+  serve_changes();
+}
+
+bool Connection::answer_write(Parked& write) {
+  const bool serving = std::exchange(serving_, true);
+  while (write.data.size > 0) {
+    const auto taken = static_cast<uint32_t>(stream_->write(write.data));
+    if (taken == 0) break;
+    write.data.data += taken;
+    write.data.size -= taken;
+    write.done += taken;
+  }
+  serving_ = serving;
+  if (write.data.size == 0) {
+    fuse_reply_write(write.request, write.done);
+  } else if (stream_->send_ended()) {
+    if (write.done > 0) {
+      fuse_reply_write(write.request, write.done);
+    } else {
+      fuse_reply_err(write.request, stream_->error() != 0 ? stream_->take_error() : EPIPE);
+    }
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void Connection::fsync(fuse_req_t request) {
+  if (!answer_fsync(request)) park(syncers_, {.request = request}, {});
+  serve_changes();
+}
+
+bool Connection::answer_fsync(fuse_req_t request) {
+  if (stream_->error() != 0) {
+    fuse_reply_err(request, stream_->take_error());
+  } else if (stream_->unsent() == 0) {
+    fuse_reply_err(request, 0);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// --- readiness ---
+
+void Connection::poll(fuse_req_t request, fuse_pollhandle* handle) {
+  if (handle != nullptr) {
+    if (pollers_ != nullptr) fuse_pollhandle_destroy(pollers_);
+    pollers_ = handle;
+  }
+  told_events_ = stream_->poll_events();
+  told_received_ = stream_->bytes_received();
+  fuse_reply_poll(request, static_cast<unsigned>(told_events_));
+}
+
+// Edge-triggered pollers want to hear of every arrival, level-triggered ones of every new event.
+void Connection::notify_pollers() {
+  const short events = stream_->poll_events();
+  const bool risen = (events & ~told_events_) != 0;
+  const bool arrived = (events & POLLIN) != 0 && stream_->bytes_received() != told_received_;
+  told_events_ = events;
+  told_received_ = stream_->bytes_received();
+  if (pollers_ != nullptr && (risen || arrived)) fuse_lowlevel_notify_poll(pollers_);
+}
+
+void Connection::on_stream_change(Stream&) {
+  changed_ = true;
+  if (!serving_) serve_changes();
+}
+
+void Connection::serve_changes() {
+  if (!opener_waits_.empty()) {
+    if (stream_->state() == Stream::State::connecting) return;
+    const fuse_req_t request = opener_waits_.front()->request;
+    unpark(opener_waits_, opener_waits_.front());
+    if (!answer_open(request)) delete this;
+    return;
+  }
+  while (std::exchange(changed_, false)) {
+    serving_ = true;
+    while (!readers_.empty() && answer_read(readers_.front()->request, readers_.front()->size)) {
+      unpark(readers_, readers_.front());
+    }
+    while (!writers_.empty() && answer_write(*writers_.front())) unpark(writers_, writers_.front());
+    while (!syncers_.empty() && answer_fsync(syncers_.front()->request)) unpark(syncers_, syncers_.front());
+    serving_ = false;
+  }
+  notify_pollers();
+}
+
+}  // namespace csdfs

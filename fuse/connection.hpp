@@ -1,0 +1,121 @@
+// An open connection file: a stream of the drive behind read, write, poll, fsync and ioctl.
+//
+// Theory of operation. A request that can be answered is answered where it arrives. One that cannot, and
+// may block, is parked in a list; whenever the stream changes, the lists are served in order. A parked
+// request leaves in exactly one of four ways: served, interrupted by a signal (EINTR, or the count of bytes
+// that moved), timed out (SO_RCVTIMEO, SO_SNDTIMEO), or ended with the mount. Everything runs on the
+// loop's thread, so being in a list *is* the claim on a request.
+#pragma once
+
+#include <asio/steady_timer.hpp>
+
+#include <memory>
+#include <vector>
+
+#include "fuse/open_file.hpp"
+#include "fuse/socket_options.hpp"
+#include "libnvsock/device.hpp"
+
+namespace csdfs {
+
+class Filesystem;
+
+class Connection;
+
+struct Parked {
+  fuse_req_t request = nullptr;
+  Connection* owner = nullptr;
+  size_t size = 0;        // bytes asked for, or to write
+  nvsock::Slice data{};   // writes: what is left
+  size_t done = 0;        // writes: bytes the stream took
+  std::chrono::steady_clock::time_point deadline{};
+  Parked* next = nullptr;
+};
+
+// First-in, first-out; short, because each entry is a thread of some program.
+class ParkedList {
+ public:
+  bool empty() const { return head_ == nullptr; }
+  Parked* front() const { return head_; }
+  void push(Parked* entry);
+  bool remove(Parked* entry);  // false: not in this list
+
+ private:
+  Parked* head_ = nullptr;
+  Parked* tail_ = nullptr;
+};
+
+// Parked requests to use again: most reads are parked, and none should cost an allocation.
+class ParkedPool {
+ public:
+  Parked* take();
+  void give_back(Parked* entry);
+  ~ParkedPool();
+
+ private:
+  static constexpr size_t kept = 256;
+  std::vector<Parked*> free_;
+};
+
+class Connection final : public OpenFile, public nvsock::StreamObserver {
+ public:
+  // Connects and answers OPEN: at once when non-blocking, else when the drive has. Owns itself.
+  static void open(Filesystem& filesystem, fuse_req_t request, const nvsock::Endpoint& endpoint,
+                   const fuse_file_info& info);
+
+  void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override;
+  void write(fuse_req_t request, nvsock::Slice data, const fuse_file_info& info) override;
+  void poll(fuse_req_t request, fuse_pollhandle* handle) override;
+  void ioctl(fuse_req_t request, unsigned command, const void* in, size_t in_size, size_t out_size) override;
+  void fsync(fuse_req_t request) override;
+  void release() override;
+
+  void on_stream_change(nvsock::Stream& stream) override;
+
+  // The mount ends: answers everything parked with ENODEV and tells no poller any more.
+  void mount_ends();
+  pid_t opener() const { return opener_; }
+  uint64_t stream_id() const { return stream_->id(); }
+
+ private:
+  Connection(Filesystem& filesystem, pid_t opener);
+  ~Connection();
+
+  // Each answers its request if it can be answered now; false: it has to wait.
+  bool answer_open(fuse_req_t request);
+  bool reply_open(fuse_req_t request);
+  bool answer_read(fuse_req_t request, size_t size);
+  bool answer_write(Parked& write);
+  bool answer_fsync(fuse_req_t request);
+  void serve_changes();
+  void notify_pollers();
+
+  void park(ParkedList& list, Parked what, timeval timeout);
+  void unpark(ParkedList& list, Parked* entry);
+  static void interrupted(fuse_req_t request, void* parked);
+  void give_up(Parked* entry, int error);
+  void arm_deadline();
+  void deadline_passed();
+
+  // op_ioctl.cpp
+  void answer_address(fuse_req_t request, bool local, size_t out_size);
+  void answer_receive(fuse_req_t request, const void* in, size_t in_size, size_t out_size);
+  void answer_send(fuse_req_t request, const void* in, size_t in_size);
+
+  Filesystem& filesystem_;
+  nvsock::StreamHandle stream_;
+  const pid_t opener_;
+  SocketOptions options_;
+  ParkedList opener_waits_;  // at most one: OPEN
+  ParkedList readers_;
+  ParkedList writers_;
+  ParkedList syncers_;
+  bool serving_ = false;      // a change that comes meanwhile is looked at afterwards
+  bool changed_ = false;
+  fuse_pollhandle* pollers_ = nullptr;  // the newest, kept until release
+  short told_events_ = 0;
+  uint64_t told_received_ = 0;
+  std::unique_ptr<asio::steady_timer> deadline_timer_;  // made when a timeout option is first used
+};
+
+}  // namespace csdfs

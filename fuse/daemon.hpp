@@ -1,0 +1,19 @@
+// Becoming a daemon only once the mount works, so that `csdfs ... && use it` is right.
+#pragma once
+
+namespace csdfs {
+
+class Daemon {
+ public:
+  // Forks, unless FOREGROUND. The parent stays until the child calls ready() and then exits 0, or until the
+  // child is gone and then exits with its code; it does not return. Call before any thread exists.
+  explicit Daemon(bool foreground);
+
+  // In the child: the mount works. Lets go of the terminal and the working directory.
+  void ready();
+
+ private:
+  int to_parent_ = -1;
+};
+
+}  // namespace csdfs

@@ -1,0 +1,60 @@
+// The mounted tree: names, open files and the device behind them. Owns everything but the session.
+// Threads: event loop only.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <spdlog/logger.h>
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <unordered_set>
+
+#include "fuse/connection.hpp"
+#include "fuse/node_table.hpp"
+#include "libnvsock/device.hpp"
+
+namespace csdfs {
+
+class Filesystem {
+ public:
+  Filesystem(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log);
+  ~Filesystem();
+
+  static const fuse_lowlevel_ops& operations();  // user data: Filesystem*
+
+  asio::io_context& loop() { return loop_; }
+  nvsock::Device& device() { return device_; }
+  spdlog::logger& log() { return log_; }
+  NodeTable& nodes() { return nodes_; }
+  ParkedPool& parked_pool() { return parked_pool_; }
+
+  void add(Connection& connection) { connections_.insert(&connection); }
+  void remove(Connection& connection) { connections_.erase(&connection); }
+  const std::unordered_set<Connection*>& connections() const { return connections_; }
+
+  // The buffer the request at hand arrived in, so that a write can keep its payload without a copy.
+  void set_arrival(const nvsock::BufferRef* buffer) { arrival_ = buffer; }
+  nvsock::BufferRef arrival() const { return arrival_ != nullptr ? *arrival_ : nvsock::BufferRef(); }
+
+  std::function<void()> on_mounted;  // called once, when the kernel has accepted the mount
+
+  // The mount ends: every parked request is answered and every connection let go. Accepted bytes are still
+  // sent by the device.
+  void end();
+
+ private:
+  asio::io_context& loop_;
+  nvsock::Device& device_;
+  spdlog::logger& log_;
+  NodeTable nodes_;
+  ParkedPool parked_pool_;
+  std::unordered_set<Connection*> connections_;
+  const nvsock::BufferRef* arrival_ = nullptr;
+};
+
+// Text of MOUNT/status and MOUNT/connections (status_text.cpp).
+std::string status_text(const Filesystem& filesystem, const nvsock::Device& device);
+std::string connections_text(const Filesystem& filesystem, const nvsock::Device& device);
+
+}  // namespace csdfs

@@ -1,0 +1,126 @@
+// csdfs: the mount and the one broker of a drive. Start-up, signals, shutdown.
+#include <asio/io_context.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
+#include <dlfcn.h>
+
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+
+#include "fuse/daemon.hpp"
+#include "fuse/filesystem.hpp"
+#include "fuse/log.hpp"
+#include "fuse/options.hpp"
+#include "fuse/session.hpp"
+#include "fuse/stale_mount.hpp"
+
+namespace csdfs {
+namespace {
+
+using namespace std::chrono_literals;
+
+int failed(const nvsock::Error& error) {
+  std::fprintf(stderr, "csdfs: %s\n", error.text.c_str());
+  return 1;
+}
+
+// With the preload shim inherited, the emulated drive would connect through its own mount.
+void disarm_preload_shim() {
+  if (void* symbol = dlsym(RTLD_DEFAULT, "nvsock_bypass")) reinterpret_cast<void (*)(int)>(symbol)(1);
+}
+
+// New kernels can abort a whole mount when one request waits too long, as a blocked read does by design.
+void warn_of_request_timeouts(spdlog::logger& log) {
+  for (const char* name : {"default_request_timeout", "max_request_timeout"}) {
+    unsigned seconds = 0;
+    if (std::ifstream("/proc/sys/fs/fuse/" + std::string(name)) >> seconds && seconds != 0) {
+      log.warn("sysctl fs.fuse.{} is {} s: the kernel will end this mount when a read waits that long", name, seconds);
+    }
+  }
+}
+
+// Ends the loop when the drive has what was accepted, at the latest after this long. A terminal's Ctrl-C
+// and a service manager's stop should not take longer.
+constexpr auto shutdown_limit = 5s;
+constexpr auto shutdown_step = 20ms;
+
+class Shutdown {
+ public:
+  Shutdown(asio::io_context& loop, nvsock::Device& device) : loop_(loop), device_(device), timer_(loop) {}
+  void start() { step(std::chrono::steady_clock::now() + shutdown_limit); }
+
+ private:
+  void step(std::chrono::steady_clock::time_point deadline) {
+    if (device_.counters().streams_now == 0 || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
+    timer_.expires_after(shutdown_step);
+    timer_.async_wait([this, deadline](const asio::error_code&) { step(deadline); });
+  }
+
+  asio::io_context& loop_;
+  nvsock::Device& device_;
+  asio::steady_timer timer_;
+};
+
+int run(Options& options) {
+  bool replaced = false;
+  const nvsock::Result<std::string> mountpoint = prepare_mountpoint(options.mountpoint, replaced);
+  if (!mountpoint) return failed(mountpoint.error());
+
+  Daemon daemon(options.foreground);
+  const auto log = make_log(options.foreground, options.verbose);
+  if (replaced) log->warn("replaced the mount that a killed csdfs left on {}", *mountpoint);
+  warn_of_request_timeouts(*log);
+
+  asio::io_context loop(1);  // one thread runs it
+  auto device = nvsock::Device::open(loop, options.device,
+                                     {.connect_timeout = std::chrono::seconds(options.connect_timeout),
+                                      .drain_timeout = std::chrono::seconds(options.drain_timeout),
+                                      .log = library_log(log)});
+  if (!device) return failed(device.error());
+
+  Filesystem filesystem(loop, **device, *log);
+  Session session(loop, filesystem);
+  Shutdown shutdown(loop, **device);
+  filesystem.on_mounted = [&] {
+    log->info("{} is mounted on {}", options.device, *mountpoint);
+    daemon.ready();
+  };
+  const auto end = [&] {
+    session.unmount();
+    filesystem.end();
+    shutdown.start();
+  };
+  session.on_unmounted = [&] {
+    log->info("{} was unmounted", *mountpoint);
+    end();
+  };
+  asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
+  signals.async_wait([&](const asio::error_code& cancelled, int signal) {
+    if (cancelled) return;
+    log->info("signal {}: unmounting {}", signal, *mountpoint);
+    end();
+  });
+  std::signal(SIGPIPE, SIG_IGN);
+
+  const nvsock::Result<bool> mounted = session.mount(*mountpoint, options.fuse);
+  if (!mounted) return failed(mounted.error());
+  loop.run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace csdfs
+
+int main(int argc, char** argv) {
+  csdfs::disarm_preload_shim();
+  nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);
+  if (!options) return csdfs::failed(options.error());
+  if (options->help || options->version) {
+    std::fputs(options->help ? csdfs::usage_text : "csdfs " NVSOCK_VERSION "\n", stdout);
+    return 0;
+  }
+  const int code = csdfs::run(*options);
+  fuse_opt_free_args(&options->fuse);
+  return code;
+}

@@ -1,0 +1,155 @@
+#include "fuse/options.hpp"
+
+#include <climits>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+
+namespace csdfs {
+namespace {
+
+struct Parsed {
+  char* device = nullptr;
+  char* mountpoint = nullptr;
+  int foreground = 0;
+  int verbose = 0;
+  int fuse_debug = 0;
+  int help = 0;
+  int version = 0;
+  char* connect_timeout = nullptr;
+  char* drain_timeout = nullptr;
+  std::string error;
+};
+
+enum Key { key_discard_with_value = 100 };
+
+#define FLAG(text, member) \
+  { text, offsetof(Parsed, member), 1 }
+#define TEXT(text, member) \
+  { text, offsetof(Parsed, member), 0 }
+
+const fuse_opt specification[] = {
+    FLAG("-f", foreground),
+    FLAG("-v", verbose),
+    FLAG("-d", fuse_debug),
+    FLAG("debug", fuse_debug),
+    FLAG("-h", help),
+    FLAG("--help", help),
+    FLAG("-V", version),
+    FLAG("--version", version),
+    TEXT("connect_timeout=%s", connect_timeout),
+    TEXT("drain_timeout=%s", drain_timeout),
+    // For mount(8) and its table, not for the file system.
+    FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("nouser", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("users", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("owner", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("group", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("nofail", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("_netdev", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_END,
+};
+
+#undef FLAG
+#undef TEXT
+
+// Keeps what is libfuse's, takes the two names, drops the x- options of systemd and mount(8).
+int take(void* data, const char* argument, int key, fuse_args*) {
+  auto& parsed = *static_cast<Parsed*>(data);
+  constexpr int drop = 0, keep = 1, fail = -1;
+  if (key == FUSE_OPT_KEY_NONOPT) {
+    if (parsed.device == nullptr) {
+      parsed.device = strdup(argument);
+    } else if (parsed.mountpoint == nullptr) {
+      parsed.mountpoint = strdup(argument);
+    } else {
+      parsed.error = "unexpected argument \"" + std::string(argument) + "\" after DEVICE and MOUNTPOINT";
+      return fail;
+    }
+    return drop;
+  }
+  if (std::strncmp(argument, "x-", 2) == 0 || std::strncmp(argument, "comment=", 8) == 0) return drop;
+  if (argument[0] == '-' && std::strncmp(argument, "-o", 2) != 0) {
+    parsed.error = "unknown option \"" + std::string(argument) + "\"; see csdfs --help";
+    return fail;
+  }
+  return keep;
+}
+
+bool parse_seconds(const char* name, const char* text, unsigned& out, std::string& error) {
+  if (text == nullptr) return true;
+  constexpr unsigned long longest = 86400;
+  char* end = nullptr;
+  const unsigned long value = std::strtoul(text, &end, 10);
+  if (text[0] < '0' || text[0] > '9' || *end != '\0' || value < 1 || value > longest) {
+    error = std::string(name) + "=" + text + " is out of range (1-86400 seconds)";
+    return false;
+  }
+  out = static_cast<unsigned>(value);
+  return true;
+}
+
+}  // namespace
+
+const char* const usage_text =
+    "Usage: csdfs [options] DEVICE MOUNTPOINT\n"
+    "\n"
+    "Mounts the network services inside an NVMe computational storage device:\n"
+    "opening MOUNTPOINT/tcp/HOST:PORT connects to that port inside the drive.\n"
+    "\n"
+    "DEVICE is one of\n"
+    "    /dev/nvmeN             a drive; ?relays=N tells how many relays it has (4)\n"
+    "    emu:                   an emulated drive, for machines without one, with\n"
+    "                           ?relays=N (64), &netns=NAME (the network namespace\n"
+    "                           that is its inside), &dialect=v1 (firmware faults)\n"
+    "\n"
+    "Options:\n"
+    "    -f                     stay in the foreground and log to standard error\n"
+    "    -v                     log every connection\n"
+    "    -d                     log every FUSE request (implies -f)\n"
+    "    -o connect_timeout=S   give up connecting after S seconds (130)\n"
+    "    -o drain_timeout=S     after the last close, try S seconds to send the rest (30)\n"
+    "    -o allow_other,...     mount options of FUSE, see mount.fuse3(8)\n"
+    "    -h, --help             print this\n"
+    "    -V, --version          print the version\n"
+    "\n"
+    "Unmount with: umount MOUNTPOINT, or SIGTERM to csdfs.\n";
+
+nvsock::Result<Options> parse_options(int argc, char** argv) {
+  Parsed parsed;
+  Options options;
+  fuse_args args = FUSE_ARGS_INIT(argc, argv);
+  if (fuse_opt_parse(&args, &parsed, specification, take) != 0) {
+    return nvsock::Error{EINVAL, parsed.error.empty() ? "bad options; see csdfs --help" : parsed.error};
+  }
+  options.help = parsed.help != 0;
+  options.version = parsed.version != 0;
+  if (options.help || options.version) return options;
+
+  std::string error;
+  if (!parse_seconds("connect_timeout", parsed.connect_timeout, options.connect_timeout, error) ||
+      !parse_seconds("drain_timeout", parsed.drain_timeout, options.drain_timeout, error)) {
+    return nvsock::Error{EINVAL, error};
+  }
+  if (parsed.device == nullptr || parsed.mountpoint == nullptr) {
+    return nvsock::Error{EINVAL, "DEVICE and MOUNTPOINT are needed, such as: csdfs emu: /mnt/csd"};
+  }
+  options.device = parsed.device;
+  options.mountpoint = parsed.mountpoint;
+  options.foreground = parsed.foreground != 0 || parsed.fuse_debug != 0;
+  options.verbose = parsed.verbose != 0;
+  options.fuse_debug = parsed.fuse_debug != 0;
+  free(parsed.device);
+  free(parsed.mountpoint);
+  free(parsed.connect_timeout);
+  free(parsed.drain_timeout);
+  fuse_opt_add_arg(&args, "-ofsname=csdfs,subtype=csdfs");
+  if (options.fuse_debug) fuse_opt_add_arg(&args, "-odebug");
+  options.fuse = args;
+  return options;
+}
+
+}  // namespace csdfs

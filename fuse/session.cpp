@@ -1,0 +1,85 @@
+#include "fuse/session.hpp"
+
+#include <fcntl.h>
+#include <linux/fuse.h>
+
+namespace csdfs {
+namespace {
+
+// A WRITE request is these two headers, then the payload. With the buffer this far from a page's start
+// the payload lies on a page boundary, where commands can take it without a copy.
+constexpr size_t headers = sizeof(fuse_in_header) + sizeof(fuse_write_in);
+constexpr size_t skew = nvsock::page_size - headers;
+
+// libfuse 3.14 reads up to 256 pages and one for the headers into the buffer it is given.
+constexpr size_t request_size = max_transfer + nvsock::page_size;
+
+// Large writes keep their buffer while the stream sends it; a few of them at a time is a busy mount.
+constexpr size_t kept_buffers = 4;
+
+// Requests served before other events get a turn.
+constexpr int requests_in_a_row = 16;
+
+}  // namespace
+
+Session::Session(asio::io_context& loop, Filesystem& filesystem)
+    : loop_(loop), filesystem_(filesystem), kernel_(loop), buffers_(request_size, kept_buffers, skew) {}
+
+Session::~Session() {
+  unmount();
+  if (session_ != nullptr) fuse_session_destroy(session_);
+}
+
+nvsock::Result<bool> Session::mount(const std::string& mountpoint, fuse_args& args) {
+  session_ = fuse_session_new(&args, &Filesystem::operations(), sizeof(fuse_lowlevel_ops), &filesystem_);
+  if (session_ == nullptr) return nvsock::Error{EINVAL, "bad mount options; see csdfs --help"};
+  if (fuse_session_mount(session_, mountpoint.c_str()) != 0) {
+    return nvsock::Error{EIO, "cannot mount on " + mountpoint};
+  }
+  mounted_ = true;
+  const int fd = fuse_session_fd(session_);
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  kernel_.assign(fd);
+  await_request();
+  return true;
+}
+
+void Session::unmount() {
+  if (!std::exchange(mounted_, false)) return;
+  kernel_.release();  // out of the loop; libfuse closes it
+  fuse_session_unmount(session_);
+}
+
+void Session::await_request() {
+  kernel_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& cancelled) {
+    if (!cancelled && mounted_) serve_requests();
+  });
+}
+
+void Session::serve_requests() {
+  for (int i = 0; i < requests_in_a_row; ++i) {
+    if (!serve_request()) break;
+    if (!mounted_) return;
+  }
+  if (mounted_) await_request();
+}
+
+// False: nothing is waiting.
+bool Session::serve_request() {
+  if (!buffer_ || !buffer_.unique()) buffer_ = buffers_.take();
+  fuse_buf request{};
+  request.mem = buffer_.data();
+  const int size = fuse_session_receive_buf(session_, &request);
+  if (size == -EAGAIN || size == -EINTR) return false;
+  if (size <= 0) {
+    unmount();
+    if (on_unmounted) on_unmounted();
+    return false;
+  }
+  filesystem_.set_arrival(&buffer_);
+  fuse_session_process_buf(session_, &request);
+  filesystem_.set_arrival(nullptr);
+  return true;
+}
+
+}  // namespace csdfs

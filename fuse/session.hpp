@@ -1,0 +1,47 @@
+// The kernel's end: mounting, receiving requests on the event loop, unmounting.
+//
+// The thread that receives a request finishes it, socket work of the emulated drive included: handing it
+// to another thread would double what a round trip costs.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <fuse_lowlevel.h>
+
+#include <functional>
+#include <string>
+
+#include "fuse/filesystem.hpp"
+#include "libnvsock/buffer.hpp"
+
+namespace csdfs {
+
+class Session {
+ public:
+  Session(asio::io_context& loop, Filesystem& filesystem);
+  ~Session();
+
+  // Mounts and starts to serve. libfuse prints its own errors to standard error as well.
+  nvsock::Result<bool> mount(const std::string& mountpoint, fuse_args& args);
+
+  // Unmounts, lazily where the mount is in use, and stops serving. Requests the kernel still holds end
+  // with ENOTCONN.
+  void unmount();
+
+  std::function<void()> on_unmounted;  // somebody else unmounted it
+
+ private:
+  void await_request();
+  void serve_requests();
+  bool serve_request();
+
+  asio::io_context& loop_;
+  Filesystem& filesystem_;
+  fuse_session* session_ = nullptr;
+  bool mounted_ = false;
+  asio::posix::stream_descriptor kernel_;  // /dev/fuse; owned by libfuse
+  nvsock::BufferPool buffers_;
+  nvsock::BufferRef buffer_;  // the next request arrives here
+};
+
+}  // namespace csdfs

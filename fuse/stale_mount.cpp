@@ -1,0 +1,110 @@
+#include "fuse/stale_mount.hpp"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace csdfs {
+namespace {
+
+// Undoes the octal escapes of /proc/self/mountinfo (space, tab, newline, backslash).
+std::string unescaped(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      out += static_cast<char>(std::strtol(text.substr(i + 1, 3).c_str(), nullptr, 8));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+// The type of the topmost mount on an absolute path, from the kernel's table: asking the path itself
+// could wait for a daemon.
+std::string mounted_type(const std::string& path) {
+  std::ifstream table("/proc/self/mountinfo");
+  std::string line, type;
+  while (std::getline(table, line)) {
+    std::istringstream fields(line);
+    std::string skipped, place, field;
+    fields >> skipped >> skipped >> skipped >> skipped >> place;
+    if (unescaped(place) != path) continue;
+    while (fields >> field && field != "-") continue;
+    fields >> type;
+  }
+  return type;
+}
+
+// PATH made absolute without a look at PATH itself, which may be a dead mount: its parent is resolved.
+nvsock::Result<std::string> absolute(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  const size_t slash = path.rfind('/');
+  std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  if (name == "." || name == ".." || name.empty()) {
+    parent = path;
+    name.clear();
+  }
+  char resolved[PATH_MAX];
+  if (realpath(parent.c_str(), resolved) == nullptr) {
+    const int code = errno;
+    return nvsock::Error{code, "mountpoint " + path + ": " + std::strerror(code)};
+  }
+  std::string result = resolved;
+  if (name.empty()) return result;
+  if (result != "/") result += '/';
+  return result + name;
+}
+
+bool detach(const std::string& path) {
+  if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return true;
+  if (errno != EPERM) return false;
+  const pid_t child = fork();
+  if (child == 0) {
+    execlp("fusermount3", "fusermount3", "-u", "-q", "-z", "--", path.c_str(), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  int status = -1;
+  return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+}  // namespace
+
+nvsock::Result<std::string> prepare_mountpoint(const std::string& path, bool& replaced) {
+  replaced = false;
+  nvsock::Result<std::string> result = absolute(path);
+  if (!result) return result;
+  struct stat attr {};
+  while (mounted_type(*result).compare(0, 4, "fuse") == 0) {
+    // A dead one answers at once; a live csdfs never waits for anything in a lookup of its root.
+    if (stat(result->c_str(), &attr) == 0) {
+      if (mounted_type(*result) != "fuse.csdfs") break;
+      return nvsock::Error{EBUSY, "mountpoint " + *result + " already holds a csdfs; unmount it first"};
+    }
+    if (errno != ENOTCONN && errno != ECONNABORTED) break;
+    if (!detach(*result)) {
+      const int code = errno;
+      return nvsock::Error{code, "the dead mount on " + *result + " cannot be removed: " + std::strerror(code)};
+    }
+    replaced = true;
+  }
+  if (stat(result->c_str(), &attr) != 0) {
+    const int code = errno;
+    return nvsock::Error{code, "mountpoint " + *result + ": " + std::strerror(code)};
+  }
+  if (!S_ISDIR(attr.st_mode)) return nvsock::Error{ENOTDIR, "mountpoint " + *result + " is not a directory"};
+  return result;
+}
+
+}  // namespace csdfs
