@@ -54,6 +54,7 @@ void Drive::ring() {
   for (const auto& relay : touched_) {
     relay->touched = false;
     relay->serve_reads();
+    relay->await_readable();
   }
   touched_.clear();
 }

@@ -34,6 +34,7 @@ void Relay::connect(const sockaddr_in& address, Command& open) {
                        int error = 0;
                        socklen_t size = sizeof error;
                        getsockopt(self->socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size);
+                       self->ignore_writable();
                        self->connected(error);
                        self->drive_.flush();
                      });
@@ -53,7 +54,7 @@ void Relay::queue_read(Command& read) {
 
 void Relay::serve_reads() {
   if (ended_) return end_reads(0, 0);
-  while (!reads_.empty() && !awaiting_readable_ && !closed_ && !lost_) {
+  while (!reads_.empty() && !drained_ && !closed_ && !lost_) {
     iovec parts[batch];
     int count = 0;
     for (Command* read = reads_.front(); read != nullptr && count < batch; read = read->next) {
@@ -64,8 +65,11 @@ void Relay::serve_reads() {
     message.msg_iovlen = static_cast<size_t>(count);
     const ssize_t received = recvmsg(socket_.native_handle(), &message, MSG_DONTWAIT);
     if (received < 0) {
-      if (errno == EAGAIN) return await_readable();
       if (errno == EINTR) continue;
+      if (errno == EAGAIN) {
+        drained_ = true;
+        return;
+      }
       if (drive_.shipped()) {  // its relay thread is gone, and the waiting reads with it
         lost_ = true;
         return;
@@ -76,7 +80,7 @@ void Relay::serve_reads() {
       ended_ = true;
       return end_reads(0, 0);
     }
-    const bool drained = static_cast<size_t>(received) < static_cast<size_t>(count) * relay_v1::max_read;
+    drained_ = static_cast<size_t>(received) < static_cast<size_t>(count) * relay_v1::max_read;
     for (auto left = static_cast<size_t>(received); left > 0;) {
       const auto part = static_cast<uint32_t>(std::min<size_t>(left, relay_v1::max_read));
       Command& read = reads_.pop();
@@ -85,7 +89,6 @@ void Relay::serve_reads() {
       drive_.complete(read, status::success);
       left -= part;
     }
-    if (drained) await_readable();
   }
 }
 
@@ -99,13 +102,16 @@ void Relay::end_reads(uint32_t length, int error) {
 }
 
 void Relay::await_readable() {
+  if (!drained_ || awaiting_readable_ || reads_.empty() || closed_) return;
   awaiting_readable_ = true;
   socket_.async_wait(asio::posix::stream_descriptor::wait_read,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
+                     [self = shared_from_this()](const asio::error_code&) {
                        self->awaiting_readable_ = false;
-                       if (cancelled || self->closed_) return;
+                       self->drained_ = false;  // or ignore_writable() ended the wait: then recvmsg tells
+                       if (self->closed_) return;
                        self->serve_reads();
                        self->drive_.flush();
+                       self->await_readable();  // after the answer: it is not in the way of a round trip
                      });
 }
 
@@ -152,10 +158,18 @@ void Relay::await_writable() {
                      [self = shared_from_this()](const asio::error_code& cancelled) {
                        self->awaiting_writable_ = false;
                        if (cancelled || self->closed_) return;
+                       self->ignore_writable();
                        self->send_writes();
                        self->drive_.writes_moved(*self);
                        self->drive_.flush();
                      });
+}
+
+// Asio (1.22, epoll_reactor) goes on watching for room in the socket after the first wait for it, and the
+// process would wake for every acknowledgement of the peer. Registering anew ends that.
+void Relay::ignore_writable() {
+  const int fd = socket_.release();
+  socket_.assign(fd);
 }
 
 void Relay::fail_writes(int error) {

@@ -24,6 +24,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void queue_read(Command& read);    // served by serve_reads()
   void queue_write(Command& write);  // sent by send_writes()
   void serve_reads();
+  void await_readable();  // if reads are left that found nothing
   void send_writes();
   bool writes_pending() const { return !writes_.empty(); }
   // Ends the relay: waiting reads complete with end of stream, unsent writes fail.
@@ -33,8 +34,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
 
  private:
   void connected(int error);
-  void await_readable();
   void await_writable();
+  void ignore_writable();
   void end_reads(uint32_t length, int error);
   void fail_writes(int error);
 
@@ -46,6 +47,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   unsigned reads_queued_ = 0;
   CommandQueue writes_;
   uint32_t first_write_sent_ = 0;  // bytes of the oldest write that left already
+  bool drained_ = false;  // the socket has nothing until it becomes readable again
   bool awaiting_readable_ = false;
   bool awaiting_writable_ = false;
   bool ended_ = false;   // the peer ended its direction
