@@ -64,7 +64,7 @@ ParkedPool::~ParkedPool() {
   for (Parked* entry : free_) delete entry;
 }
 
-void Connection::park(ParkedList& list, Parked what, timeval timeout) {
+bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
   // Asking before registering: libfuse would call back under the request's own lock, where no reply is
   // possible (3.14: fuse_req_interrupt_func). No signal can slip in between, this thread reads them.
   if (fuse_req_interrupted(what.request)) {
@@ -73,7 +73,7 @@ void Connection::park(ParkedList& list, Parked what, timeval timeout) {
     } else {
       fuse_reply_err(what.request, EINTR);
     }
-    return;
+    return false;
   }
   Parked* entry = filesystem_.parked_pool().take();
   *entry = std::move(what);
@@ -84,6 +84,7 @@ void Connection::park(ParkedList& list, Parked what, timeval timeout) {
     entry->deadline = Clock::now() + std::chrono::seconds(timeout.tv_sec) + std::chrono::microseconds(timeout.tv_usec);
     arm_deadline();
   }
+  return true;
 }
 
 void Connection::unpark(ParkedList& list, Parked* entry) {
@@ -122,10 +123,11 @@ void Connection::arm_deadline() {
     }
   }
   if (earliest == Clock::time_point::max()) return;
-  if (!deadline_timer_) deadline_timer_ = std::make_unique<asio::steady_timer>(filesystem_.loop());
+  if (!deadline_timer_) deadline_timer_ = std::make_shared<asio::steady_timer>(filesystem_.loop());
   deadline_timer_->expires_at(earliest);
-  deadline_timer_->async_wait([this](const asio::error_code& cancelled) {
-    if (!cancelled) deadline_passed();
+  // An expiry that is queued already comes even when the timer is cancelled, or gone with the connection.
+  deadline_timer_->async_wait([this, timer = std::weak_ptr(deadline_timer_)](const asio::error_code& cancelled) {
+    if (!cancelled && !timer.expired()) deadline_passed();
   });
 }
 
@@ -170,7 +172,8 @@ void Connection::open(Filesystem& filesystem, fuse_req_t request, const nvsock::
     return;
   }
   if (connection->stream_->state() == Stream::State::connecting) {
-    return connection->park(connection->opener_waits_, {.request = request}, {});
+    if (!connection->park(connection->opener_waits_, {.request = request}, {})) delete connection;
+    return;
   }
   if (!connection->answer_open(request)) delete connection;
 }

@@ -90,7 +90,8 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   void serve_changes();
   void notify_pollers();
 
-  void park(ParkedList& list, Parked what, timeval timeout);
+  // False: a signal was there first, and the request is answered.
+  bool park(ParkedList& list, Parked what, timeval timeout);
   void unpark(ParkedList& list, Parked* entry);
   static void interrupted(fuse_req_t request, void* parked);
   void give_up(Parked* entry, int error);
@@ -115,7 +116,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   fuse_pollhandle* pollers_ = nullptr;  // the newest, kept until release
   short told_events_ = 0;
   uint64_t told_received_ = 0;
-  std::unique_ptr<asio::steady_timer> deadline_timer_;  // made when a timeout option is first used
+  std::shared_ptr<asio::steady_timer> deadline_timer_;  // made when a timeout option is first used
 };
 
 }  // namespace csdfs

@@ -3,6 +3,10 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 
+#include <cstdarg>
+#include <cstdio>
+#include <utility>
+
 namespace csdfs {
 namespace {
 
@@ -16,6 +20,22 @@ constexpr size_t request_size = max_transfer + nvsock::page_size;
 
 // Large writes keep their buffer while the stream sends it; a few of them at a time is a busy mount.
 constexpr size_t kept_buffers = 4;
+
+// What libfuse complains of becomes part of our one sentence; it says it piece by piece.
+std::string libfuse_message;
+
+void keep_message(fuse_log_level, const char* format, va_list arguments) {
+  char text[256];
+  vsnprintf(text, sizeof text, format, arguments);
+  libfuse_message += text;
+}
+
+std::string taken_message() {
+  std::string text = std::exchange(libfuse_message, {});
+  if (text.starts_with("fuse: ")) text.erase(0, 6);
+  text.erase(text.find_last_not_of('\n') + 1);
+  return text;
+}
 
 // Requests served before other events get a turn.
 constexpr int requests_in_a_row = 16;
@@ -31,11 +51,13 @@ Session::~Session() {
 }
 
 nvsock::Result<bool> Session::mount(const std::string& mountpoint, fuse_args& args) {
+  fuse_set_log_func(keep_message);
   session_ = fuse_session_new(&args, &Filesystem::operations(), sizeof(fuse_lowlevel_ops), &filesystem_);
-  if (session_ == nullptr) return nvsock::Error{EINVAL, "bad mount options; see csdfs --help"};
+  if (session_ == nullptr) return nvsock::Error{EINVAL, taken_message() + "; see csdfs --help"};
   if (fuse_session_mount(session_, mountpoint.c_str()) != 0) {
-    return nvsock::Error{EIO, "cannot mount on " + mountpoint};
+    return nvsock::Error{EIO, "cannot mount on " + mountpoint + ": " + taken_message()};
   }
+  fuse_set_log_func(nullptr);  // from here on to standard error, where -d shows the requests
   mounted_ = true;
   const int fd = fuse_session_fd(session_);
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);

@@ -21,7 +21,7 @@ class Session {
   Session(asio::io_context& loop, Filesystem& filesystem);
   ~Session();
 
-  // Mounts and starts to serve. libfuse prints its own errors to standard error as well.
+  // Mounts and starts to serve.
   nvsock::Result<bool> mount(const std::string& mountpoint, fuse_args& args);
 
   // Unmounts, lazily where the mount is in use, and stops serving. Requests the kernel still holds end

@@ -31,7 +31,6 @@ bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 bool is_host_name(std::string_view text) {
   if (text.empty() || text.size() > max_host_length) return false;
   size_t label = 0;
-  bool letter = false;
   char previous = '.';
   for (char c : text) {
     if (c == '.') {
@@ -40,13 +39,15 @@ bool is_host_name(std::string_view text) {
     } else {
       if (!is_digit(c) && !is_alpha(c) && c != '-' && c != '_') return false;
       if (c == '-' && label == 0) return false;
-      letter |= is_alpha(c);
       if (++label > 63) return false;
     }
     previous = c;
   }
-  // All digits and dots is a mistyped address, not a name.
-  return label > 0 && previous != '-' && letter;
+  if (label == 0 || previous == '-') return false;
+  // A number at the end is a mistyped address, which a resolver may take in a form of its own: "1.2.3",
+  // "0x7f.1" (URL standard, "ends in a number").
+  const std::string_view last = text.substr(text.size() - label);
+  return !std::all_of(last.begin(), last.end(), is_digit) && last.substr(0, 2) != "0x" && last.substr(0, 2) != "0X";
 }
 
 // services(5) for TCP, read once: a lookup in the mount must not touch files or name services.
