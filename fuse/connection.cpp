@@ -188,6 +188,7 @@ bool Connection::answer_open(fuse_req_t request) {
 }
 
 bool Connection::reply_open(fuse_req_t request) {
+  filesystem_.log().debug("connection {} to {} opened by process {}", stream_->id(), stream_->peer().text(), opener_);
   // libfuse 3.14 has no field for FOPEN_STREAM, without which a blocked read would block the writes of
   // the same description (f_pos_lock).
   fuse_open_out out{};
@@ -198,6 +199,8 @@ bool Connection::reply_open(fuse_req_t request) {
 }
 
 void Connection::release() {
+  filesystem_.log().debug("connection {} closed: {} bytes to the drive, {} from it", stream_->id(),
+                          stream_->bytes_sent() + stream_->unsent(), stream_->bytes_received());
   mount_ends();
   delete this;
 }

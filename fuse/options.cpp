@@ -108,7 +108,7 @@ const char* const usage_text =
     "\n"
     "Options:\n"
     "    -f                     stay in the foreground and log to standard error\n"
-    "    -v                     log every connection\n"
+    "    -v                     log every connection, and names that were refused\n"
     "    -d                     log every FUSE request (implies -f)\n"
     "    -o connect_timeout=S   give up connecting after S seconds (130)\n"
     "    -o drain_timeout=S     after the last close, try S seconds to send the rest (30)\n"

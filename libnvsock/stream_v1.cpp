@@ -169,7 +169,6 @@ void StreamV1::on_done(CommandV1& command) {
 
 void StreamV1::on_read_done(CommandV1& command) {
   command.arrived = true;
-  heard_ = Clock::now();
   while (oldest_read_ != nullptr && oldest_read_->arrived) {
     CommandV1& oldest = *oldest_read_;
     oldest_read_ = oldest.newer;

@@ -74,7 +74,7 @@ class StreamV1 final : public Stream {
   CommandV1* oldest_read_ = nullptr;
   CommandV1* newest_read_ = nullptr;
   std::chrono::steady_clock::time_point opening_since_{};
-  std::chrono::steady_clock::time_point heard_{};  // a read was submitted or completed last
+  std::chrono::steady_clock::time_point heard_{};  // the newest read was submitted
 };
 
 }  // namespace nvsock
