@@ -1,6 +1,8 @@
 // The embedded drive behind a command port: no transport at all, only the two queues of NVMe.
 #include "libnvsock/emulated_port.hpp"
 
+#include <optional>
+
 #include "csd/drive.hpp"
 
 namespace nvsock {
@@ -9,13 +11,19 @@ namespace {
 class EmulatedPort final : public CommandPort, private csd::CompletionQueue {
  public:
   EmulatedPort(asio::io_context& loop, const EmulatedDriveOptions& options, csd::NetworkNamespace where)
-      : drive_(loop, options, std::move(where), *this) {}
+      : drive_(std::in_place, loop, options, std::move(where), static_cast<csd::CompletionQueue&>(*this)) {}
 
-  void submit(Command& command) override { drive_.submit(command); }
+  void submit(Command& command) override { drive_->submit(command); }
 
   void ring() override {
-    drive_.ring();
+    drive_->ring();
     flush();
+  }
+
+  bool stop() override {
+    drive_.reset();
+    completed_ = {};
+    return true;
   }
 
   PortTraits traits() const override {
@@ -43,7 +51,7 @@ class EmulatedPort final : public CommandPort, private csd::CompletionQueue {
 
   CommandQueue completed_;
   bool delivering_ = false;
-  csd::Drive drive_;  // last: its end completes commands, which need the queue
+  std::optional<csd::Drive> drive_;  // last: its end completes commands, which need the queue
 };
 
 }  // namespace

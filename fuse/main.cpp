@@ -62,7 +62,7 @@ class Shutdown {
   asio::steady_timer timer_;
 };
 
-int run(Options& options) {
+int run(const Options& options) {
   bool replaced = false;
   const nvsock::Result<std::string> mountpoint = prepare_mountpoint(options.mountpoint, replaced);
   if (!mountpoint) return failed(mountpoint.error());
@@ -120,7 +120,5 @@ int main(int argc, char** argv) {
     std::fputs(options->help ? csdfs::usage_text : "csdfs " NVSOCK_VERSION "\n", stdout);
     return 0;
   }
-  const int code = csdfs::run(*options);
-  fuse_opt_free_args(&options->fuse);
-  return code;
+  return csdfs::run(*options);
 }

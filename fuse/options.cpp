@@ -1,6 +1,8 @@
 #include "fuse/options.hpp"
 
-#include <climits>
+#include <fuse_opt.h>
+
+#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +11,10 @@ namespace csdfs {
 namespace {
 
 struct Parsed {
+  ~Parsed() {
+    for (char* text : {device, mountpoint, connect_timeout, drain_timeout}) std::free(text);
+  }
+
   char* device = nullptr;
   char* mountpoint = nullptr;
   int foreground = 0;
@@ -20,8 +26,6 @@ struct Parsed {
   char* drain_timeout = nullptr;
   std::string error;
 };
-
-enum Key { key_discard_with_value = 100 };
 
 #define FLAG(text, member) \
   { text, offsetof(Parsed, member), 1 }
@@ -122,7 +126,10 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   Parsed parsed;
   Options options;
   fuse_args args = FUSE_ARGS_INIT(argc, argv);
-  if (fuse_opt_parse(&args, &parsed, specification, take) != 0) {
+  const bool understood = fuse_opt_parse(&args, &parsed, specification, take) == 0;
+  if (understood) options.fuse.assign(args.argv, args.argv + args.argc);
+  fuse_opt_free_args(&args);
+  if (!understood) {
     return nvsock::Error{EINVAL, parsed.error.empty() ? "bad options; see csdfs --help" : parsed.error};
   }
   options.help = parsed.help != 0;
@@ -141,14 +148,8 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   options.mountpoint = parsed.mountpoint;
   options.foreground = parsed.foreground != 0 || parsed.fuse_debug != 0;
   options.verbose = parsed.verbose != 0;
-  options.fuse_debug = parsed.fuse_debug != 0;
-  free(parsed.device);
-  free(parsed.mountpoint);
-  free(parsed.connect_timeout);
-  free(parsed.drain_timeout);
-  fuse_opt_add_arg(&args, "-ofsname=csdfs,subtype=csdfs");
-  if (options.fuse_debug) fuse_opt_add_arg(&args, "-odebug");
-  options.fuse = args;
+  options.fuse.push_back("-ofsname=csdfs,subtype=csdfs");
+  if (parsed.fuse_debug != 0) options.fuse.push_back("-odebug");
   return options;
 }
 

@@ -1,9 +1,8 @@
 // The command line of csdfs, in the manner of sshfs: DEVICE MOUNTPOINT, and -o for everything else.
 #pragma once
 
-#include <fuse_lowlevel.h>
-
 #include <string>
+#include <vector>
 
 #include "libnvsock/result.hpp"
 
@@ -14,12 +13,11 @@ struct Options {
   std::string mountpoint;  // absolute
   bool foreground = false;
   bool verbose = false;
-  bool fuse_debug = false;
   bool help = false;
   bool version = false;
   unsigned connect_timeout = 130;  // seconds
   unsigned drain_timeout = 30;     // seconds
-  fuse_args fuse = FUSE_ARGS_INIT(0, nullptr);  // what libfuse and the kernel shall see; freed by main
+  std::vector<std::string> fuse;   // argv of what libfuse and the kernel shall see
 };
 
 extern const char* const usage_text;

@@ -50,9 +50,12 @@ Session::~Session() {
   if (session_ != nullptr) fuse_session_destroy(session_);
 }
 
-nvsock::Result<bool> Session::mount(const std::string& mountpoint, fuse_args& args) {
+nvsock::Result<bool> Session::mount(const std::string& mountpoint, const std::vector<std::string>& arguments) {
+  fuse_args args = FUSE_ARGS_INIT(0, nullptr);
+  for (const std::string& argument : arguments) fuse_opt_add_arg(&args, argument.c_str());
   fuse_set_log_func(keep_message);
   session_ = fuse_session_new(&args, &Filesystem::operations(), sizeof(fuse_lowlevel_ops), &filesystem_);
+  fuse_opt_free_args(&args);
   if (session_ == nullptr) return nvsock::Error{EINVAL, taken_message() + "; see csdfs --help"};
   if (fuse_session_mount(session_, mountpoint.c_str()) != 0) {
     return nvsock::Error{EIO, "cannot mount on " + mountpoint + ": " + taken_message()};

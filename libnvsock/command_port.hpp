@@ -39,6 +39,9 @@ class CommandPort {
 
   virtual void submit(Command& command) = 0;
   virtual void ring() = 0;
+  // Ends the port: nothing completes any more. True: no command is with the drive, so their memory may be
+  // used again. False: some never came back, and theirs may still be written to.
+  virtual bool stop() = 0;
   virtual PortTraits traits() const = 0;
   virtual std::string describe() const = 0;  // "emulated drive", "ioctl passthrough"
 

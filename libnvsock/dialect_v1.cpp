@@ -18,7 +18,7 @@ constexpr std::chrono::milliseconds command_timeout{INT_MAX};
 constexpr auto quiet_limit = 24h * 24;
 constexpr auto quiet_check = 24h;
 
-// Pages kept for reuse, 4 MiB: what one bulk transfer uses. Commands alike.
+// Pages kept for reuse, 4 MiB: what one bulk transfer uses.
 constexpr size_t kept_pages = 1024;
 
 }  // namespace
@@ -30,15 +30,16 @@ DialectV1::DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions o
       options_(std::move(options)),
       pages_(page_size, kept_pages),
       quiet_timer_(loop) {
-  free_commands_.reserve(kept_pages);
   port_.attach(this);
   end_quiet_streams();
 }
 
 DialectV1::~DialectV1() {
-  port_.attach(nullptr);
-  for (CommandV1* command : free_commands_) delete command;
-  // Commands still with the drive are left to it: they cannot be taken back.
+  if (port_.stop()) return;
+  // The drive may still write to the memory of these: it is left to it.
+  for (std::unique_ptr<CommandV1>& command : commands_) {
+    if (command->with_drive) static_cast<void>(command.release());
+  }
 }
 
 Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver* observer) {
@@ -83,7 +84,8 @@ void DialectV1::for_each_stream(const std::function<void(const Stream&)>& visit)
 CommandV1& DialectV1::make_command(uint64_t stream, CommandV1::Kind kind) {
   CommandV1* command = nullptr;
   if (free_commands_.empty()) {
-    command = new CommandV1;
+    command = commands_.emplace_back(std::make_unique<CommandV1>()).get();
+    free_commands_.reserve(commands_.size());
   } else {
     command = free_commands_.back();
     free_commands_.pop_back();
@@ -115,12 +117,14 @@ CommandV1& DialectV1::make_close(uint64_t stream, uint32_t descriptor) {
 }
 
 void DialectV1::submit(CommandV1& command) {
+  command.with_drive = true;
   ++counters_.commands;
   counters_.max_in_flight = std::max(counters_.max_in_flight, ++counters_.in_flight_now);
   port_.submit(command);
 }
 
 void DialectV1::on_done(CommandV1& command) {
+  command.with_drive = false;
   --counters_.in_flight_now;
   const auto found = streams_.find(command.stream);
   if (found == streams_.end() || found->second->phase_ == StreamV1::Phase::closed) {
@@ -146,11 +150,7 @@ void DialectV1::on_orphan_done(CommandV1& command) {
 
 void DialectV1::recycle(CommandV1& command) {
   command.slice = {};
-  if (free_commands_.size() < kept_pages) {
-    free_commands_.push_back(&command);
-  } else {
-    delete &command;
-  }
+  free_commands_.push_back(&command);
 }
 
 // --- streams ---

@@ -32,6 +32,7 @@ class StreamV1;
 struct CommandV1 : Command {
   enum class Kind : uint8_t { open, close, read, write };
   Kind kind{};
+  bool with_drive = false;      // from submit to done
   bool arrived = false;         // reads: completed, held back for an older one
   DialectV1* dialect = nullptr;
   uint64_t stream = 0;          // id; the stream may be gone when the completion comes
@@ -85,6 +86,7 @@ class DialectV1 final : public Dialect {
   std::deque<uint64_t> waiting_;      // opens held back until such a relay is free
   std::vector<uint64_t> changed_;     // streams to tell when the batch ends
   std::vector<uint64_t> telling_;     // those being told; a member to keep its memory
+  std::vector<std::unique_ptr<CommandV1>> commands_;  // every one ever made: as many as were in flight at once
   std::vector<CommandV1*> free_commands_;
   asio::steady_timer quiet_timer_;
   bool lost_ = false;  // the controller is gone for good

@@ -29,6 +29,7 @@ struct Shared {
   CommandQueue ready_blocking;
   unsigned queued = 0;    // commands in both queues
   unsigned idle = 0;      // threads waiting for work, or told to wake
+  unsigned running = 0;   // threads in a command
   unsigned blocking = 0;  // threads in a command that may block
   bool stopped = false;
   IoctlPort* port = nullptr;  // null once the port is gone; read on the loop's thread only
@@ -57,11 +58,14 @@ class IoctlPort final : public CommandPort {
     shared_->port = this;
   }
 
-  ~IoctlPort() override {
+  ~IoctlPort() override { stop(); }
+
+  bool stop() override {
     shared_->port = nullptr;
     const std::lock_guard lock(shared_->mutex);
     shared_->stopped = true;
     shared_->work.notify_all();
+    return shared_->running == 0;
   }
 
   void submit(Command& command) override { submitted_.push(command); }
@@ -103,9 +107,11 @@ class IoctlPort final : public CommandPort {
       Command& command = shared.ready.empty() ? shared.ready_blocking.pop() : shared.ready.pop();
       --shared.queued;
       shared.blocking += command.may_block;
+      ++shared.running;
       lock.unlock();
       run_command(shared.fd, command);
       lock.lock();
+      --shared.running;
       shared.blocking -= command.may_block;
       if (shared.stopped) return;
       asio::post(loop, [keep, &command] {
