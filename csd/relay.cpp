@@ -181,6 +181,7 @@ void Relay::fail_writes(int error) {
 
 void Relay::close() {
   closed_ = true;
+  if (opening_ != nullptr) drive_.complete(*std::exchange(opening_, nullptr), status::internal_error);
   if (!lost_) end_reads(0, 0);
   fail_writes(ECONNABORTED);
   socket_.close();

@@ -1,5 +1,6 @@
 #include "libnvsock/dialect_v1.hpp"
 
+#include <algorithm>
 #include <climits>
 
 #include "libnvsock/stream_v1.hpp"
@@ -28,6 +29,7 @@ DialectV1::DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions o
       port_(port),
       traits_(port.traits()),
       options_(std::move(options)),
+      capacity_(std::min(options_.relays, traits_.max_blocking)),
       pages_(page_size, kept_pages),
       quiet_timer_(loop) {
   port_.attach(this);
@@ -60,14 +62,14 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
     return Error{ENFILE, "cannot connect to " + peer.text() + ": the drive never completed " +
                              std::to_string(counters_.abandoned_now) + " commands; reset the controller"};
   }
-  if (counters_.streams_now >= traits_.max_blocking) {
+  if (counters_.streams_now >= traits_.max_blocking && closing_ == 0) {
     return Error{ENFILE, "cannot connect to " + peer.text() + ": all " +
                              std::to_string(traits_.max_blocking) + " connections this device allows are open"};
   }
 
   const uint64_t id = next_id_++;
   auto& stream = *streams_.emplace(id, std::make_unique<StreamV1>(*this, id, peer, observer)).first->second;
-  if (counters_.streams_now >= options_.relays && closing_ > 0) {
+  if (!relay_free() && closing_ > 0) {
     waiting_.push_back(id);
   } else {
     stream.start_open();
@@ -188,11 +190,19 @@ void DialectV1::relay_freed() {
   start_waiting();
 }
 
+// Without a close to wait for, an open goes to the drive all the same, which may have more relays than it
+// is said to have; only the port's own limit is final.
 void DialectV1::start_waiting() {
-  while (!waiting_.empty() && (counters_.streams_now < options_.relays || closing_ == 0)) {
+  while (!waiting_.empty() && (relay_free() || closing_ == 0)) {
     const auto found = streams_.find(waiting_.front());
     waiting_.pop_front();
-    if (found != streams_.end() && found->second->phase_ == StreamV1::Phase::waiting) found->second->start_open();
+    if (found == streams_.end() || found->second->phase_ != StreamV1::Phase::waiting) continue;
+    if (counters_.streams_now < traits_.max_blocking) {
+      found->second->start_open();
+    } else {
+      found->second->break_off(ENFILE);
+      changed(*found->second);
+    }
   }
 }
 
@@ -207,12 +217,17 @@ void DialectV1::device_lost(int code) {
 }
 
 void DialectV1::end_quiet_streams() {
+  std::vector<uint64_t> quiet;
   const auto limit = std::chrono::steady_clock::now() - quiet_limit;
   for (auto& [id, stream] : streams_) {
-    if (stream->phase_ != StreamV1::Phase::open || stream->reads_ == 0 || stream->heard_ > limit) continue;
-    log(LogLevel::warning, stream->peer().text() + " was silent for 24 days, the longest a command may wait");
-    stream->break_off(ETIMEDOUT);
-    changed(*stream);
+    if (stream->phase_ == StreamV1::Phase::open && stream->reads_ > 0 && stream->heard_ <= limit) quiet.push_back(id);
+  }
+  for (const uint64_t id : quiet) {  // ending one may destroy others
+    const auto found = streams_.find(id);
+    if (found == streams_.end()) continue;
+    log(LogLevel::warning, found->second->peer().text() + " was silent for 24 days, the longest a command may wait");
+    changed(*found->second);
+    found->second->break_off(ETIMEDOUT);
   }
   on_batch_end();
   quiet_timer_.expires_after(quiet_check);

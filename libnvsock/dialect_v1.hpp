@@ -67,6 +67,7 @@ class DialectV1 final : public Dialect {
 
   void changed(StreamV1& stream);  // tells its observer when the batch ends
   // Opens take a relay when they are submitted and give it back when they fail or their close completes.
+  bool relay_free() const { return counters_.streams_now < capacity_; }
   void relay_freed();
   void start_waiting();
   void device_lost(int code);
@@ -79,6 +80,7 @@ class DialectV1 final : public Dialect {
   CommandPort& port_;
   const PortTraits traits_;
   const DialectOptions options_;
+  const unsigned capacity_;  // streams at a time: what the drive has, and the port can keep reads waiting for
   BufferPool pages_;
   std::unordered_map<uint64_t, std::unique_ptr<StreamV1>> streams_;
   uint64_t next_id_ = 1;

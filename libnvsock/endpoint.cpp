@@ -152,7 +152,9 @@ Result<uint16_t> parse_port(std::string_view text) {
 
 Result<Endpoint> parse_endpoint(std::string_view text) {
   const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) return invalid("no port in " + quoted(text) + " (HOST:PORT)");
+  if (colon == std::string_view::npos || (text.front() == '[' && text.find(']') == text.size() - 1)) {
+    return invalid("no port in " + quoted(text) + " (HOST:PORT)");
+  }
   const std::string_view host = text.substr(0, colon);
   if (host.find(':') != std::string_view::npos && (host.front() != '[' || host.back() != ']')) {
     return invalid("the IPv6 address in " + quoted(text) + " needs brackets ([HOST]:PORT)");

@@ -47,6 +47,8 @@ struct nvsock_address {
 
 /* Socket options as setsockopt(2) and getsockopt(2) have them; `length` is in and out. SO_RCVTIMEO and
  * SO_SNDTIMEO are obeyed by plain read() and write(). Others are remembered and told, faithfully.
+ * Setting SOL_SOCKET, SO_DOMAIN to AF_INET6 on an IPv4 connection makes it one of an IPv6 socket: from then on
+ * the domain is AF_INET6 and both addresses are IPv4-mapped (RFC 4291 section 2.5.5.2).
  * ENOPROTOOPT: an option csdfs does not know. EINVAL: a length or value that it cannot have. */
 #define NVSOCK_OPTION_MAX 240u
 struct nvsock_option {

@@ -90,8 +90,7 @@ void StreamV1::connect_expired() {
   if (state_ != State::connecting) return;
   dialect_.log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
                                    std::to_string(dialect_.options_.connect_timeout.count()) + " s");
-  fail(ETIMEDOUT);
-  if (phase_ == Phase::waiting) phase_ = Phase::closed;
+  break_off(ETIMEDOUT);
   notify();
 }
 
@@ -101,7 +100,8 @@ void StreamV1::fetch() {
   if (phase_ != Phase::open || receive_ended_) return;
   const unsigned wanted = std::min(reads_wanted_, dialect_.traits_.max_reads_per_stream);
   const unsigned before = reads_;
-  while (reads_ < wanted && received_.bytes() + size_t{reads_} * relay_v1::max_read < receive_limit) {
+  // Counted in pages, not bytes: a read of one byte keeps a page as well.
+  while (reads_ < wanted && received_.slices() + reads_ < receive_pages) {
     CommandV1& command = make_command(CommandV1::Kind::read);
     command.cdw10 = relay_v1::function::comm;
     command.cdw11 = relay_v1::comm_read;
@@ -226,8 +226,7 @@ void StreamV1::on_batch_end() {
     } else if (filled_ * 8 < reads_wanted_) {
       reads_wanted_ -= reads_wanted_ / 4;
     }
-    constexpr auto most = static_cast<unsigned>(receive_limit / relay_v1::max_read);
-    reads_wanted_ = std::clamp(reads_wanted_, least_reads, most);
+    reads_wanted_ = std::clamp(reads_wanted_, least_reads, receive_pages);
     filled_ = 0;
   }
   if (!released_) return notify();  // may release the stream: nothing may follow
@@ -238,6 +237,7 @@ void StreamV1::on_batch_end() {
 
 void StreamV1::break_off(int code) {
   fail(code);
+  if (phase_ == Phase::waiting) phase_ = Phase::closed;
   close_when_sent();
 }
 

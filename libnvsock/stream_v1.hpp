@@ -31,7 +31,7 @@ class StreamV1 final : public Stream {
 
   // Reads kept in the drive: at least this many, at most as many as the read-ahead window holds.
   static constexpr unsigned least_reads = 4;
-  static constexpr size_t receive_limit = 1024 * 1024;
+  static constexpr unsigned receive_pages = 256;  // in the read-ahead and in waiting reads: 1 MiB
   // Writes in flight on an ordered port; more bytes wait in the queue and share commands.
   static constexpr unsigned most_writes = 256;
 
