@@ -107,6 +107,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   nvsock::StreamHandle stream_;
   const pid_t opener_;
   SocketOptions options_;
+  bool ipv6_socket_ = false;  // an AF_INET6 socket connected to an IPv4 address: mapped addresses
   ParkedList opener_waits_;  // at most one: OPEN
   ParkedList readers_;
   ParkedList writers_;

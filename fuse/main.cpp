@@ -12,6 +12,7 @@
 #include "fuse/filesystem.hpp"
 #include "fuse/log.hpp"
 #include "fuse/options.hpp"
+#include "fuse/run_loop.hpp"
 #include "fuse/session.hpp"
 #include "fuse/stale_mount.hpp"
 
@@ -105,7 +106,7 @@ int run(const Options& options) {
 
   const nvsock::Result<bool> mounted = session.mount(*mountpoint, options.fuse);
   if (!mounted) return failed(mounted.error());
-  loop.run();
+  run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return 0;
 }
 

@@ -48,6 +48,25 @@ nvsock::Endpoint local_address(const Stream& stream) {
   return local;
 }
 
+// The address as an AF_INET6 socket that talks IPv4 sees it, ::ffff:a.b.c.d.
+socklen_t map_to_ipv6(sockaddr_storage& address) {
+  const auto v4 = reinterpret_cast<const sockaddr_in&>(address);
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(address);
+  v6 = {};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = v4.sin_port;
+  v6.sin6_addr.s6_addr[10] = v6.sin6_addr.s6_addr[11] = 0xff;
+  std::memcpy(&v6.sin6_addr.s6_addr[12], &v4.sin_addr, sizeof v4.sin_addr);
+  return sizeof v6;
+}
+
+bool asks_for_ipv6(const nvsock_option& option) {
+  int domain = 0;
+  std::memcpy(&domain, option.value, sizeof domain);
+  return option.level == SOL_SOCKET && option.name == SO_DOMAIN && option.length == sizeof domain &&
+         domain == AF_INET6;
+}
+
 }  // namespace
 
 void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, size_t in_size, size_t out_size) {
@@ -58,7 +77,7 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
 
   switch (command) {
     case NVSOCK_IOC_INFO: {
-      const int family = stream_->peer().family();
+      const int family = ipv6_socket_ ? AF_INET6 : stream_->peer().family();
       return reply(request, nvsock_info{.abi = NVSOCK_ABI_VERSION,
                                         .state = abi_state(*stream_),
                                         .socket_type = SOCK_STREAM,
@@ -73,6 +92,7 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
       nvsock_address answer{};
       const nvsock::Endpoint local = local_address(*stream_);
       answer.length = (command == NVSOCK_IOC_PEER ? stream_->peer() : local).to_sockaddr(answer.address);
+      if (ipv6_socket_ && answer.address.ss_family == AF_INET) answer.length = map_to_ipv6(answer.address);
       return reply(request, answer);
     }
     case NVSOCK_IOC_ERROR:
@@ -98,7 +118,9 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
       return reply(request, static_cast<int>(stream_->unsent()));
     case NVSOCK_IOC_SETOPT: {
       nvsock_option option;
-      const int error = argument(in, in_size, option) ? options_.set(option) : EINVAL;
+      if (!argument(in, in_size, option)) return void(fuse_reply_err(request, EINVAL));
+      ipv6_socket_ |= asks_for_ipv6(option);
+      const int error = asks_for_ipv6(option) ? 0 : options_.set(option);
       return void(error == 0 ? fuse_reply_ioctl(request, 0, nullptr, 0) : fuse_reply_err(request, error));
     }
     case NVSOCK_IOC_GETOPT: {

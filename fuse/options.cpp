@@ -3,6 +3,7 @@
 #include <fuse_opt.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -12,7 +13,7 @@ namespace {
 
 struct Parsed {
   ~Parsed() {
-    for (char* text : {device, mountpoint, connect_timeout, drain_timeout}) std::free(text);
+    for (char* text : {device, mountpoint, connect_timeout, drain_timeout, busy_poll}) std::free(text);
   }
 
   char* device = nullptr;
@@ -24,6 +25,7 @@ struct Parsed {
   int version = 0;
   char* connect_timeout = nullptr;
   char* drain_timeout = nullptr;
+  char* busy_poll = nullptr;
   std::string error;
 };
 
@@ -43,6 +45,7 @@ const fuse_opt specification[] = {
     FLAG("--version", version),
     TEXT("connect_timeout=%s", connect_timeout),
     TEXT("drain_timeout=%s", drain_timeout),
+    TEXT("busy_poll=%s", busy_poll),
     // For mount(8) and its table, not for the file system.
     FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
     FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
@@ -83,16 +86,27 @@ int take(void* data, const char* argument, int key, fuse_args*) {
   return keep;
 }
 
-bool parse_seconds(const char* name, const char* text, unsigned& out, std::string& error) {
+struct Range {
+  const char* name;
+  unsigned least;
+  unsigned most;
+  const char* unit;
+};
+constexpr Range connect_range{"connect_timeout", 1, 86400, "seconds"};
+constexpr Range drain_range{"drain_timeout", 1, 86400, "seconds"};
+constexpr Range busy_range{"busy_poll", 0, 10000, "microseconds"};
+
+bool parse_number(const Range& range, const char* text, unsigned& out, std::string& error) {
   if (text == nullptr) return true;
-  constexpr unsigned long longest = 86400;
-  char* end = nullptr;
-  const unsigned long value = std::strtoul(text, &end, 10);
-  if (text[0] < '0' || text[0] > '9' || *end != '\0' || value < 1 || value > longest) {
-    error = std::string(name) + "=" + text + " is out of range (1-86400 seconds)";
+  const char* const end = text + std::strlen(text);
+  unsigned value = 0;
+  const auto [stopped, result] = std::from_chars(text, end, value);
+  if (result != std::errc{} || stopped != end || value < range.least || value > range.most) {
+    error = std::string(range.name) + "=" + text + " is out of range (" + std::to_string(range.least) + "-" +
+            std::to_string(range.most) + " " + range.unit + ")";
     return false;
   }
-  out = static_cast<unsigned>(value);
+  out = value;
   return true;
 }
 
@@ -116,6 +130,7 @@ const char* const usage_text =
     "    -d                     log every FUSE request (implies -f)\n"
     "    -o connect_timeout=S   give up connecting after S seconds (130)\n"
     "    -o drain_timeout=S     after the last close, try S seconds to send the rest (30)\n"
+    "    -o busy_poll=US        look for more work this long before sleeping (50; 0: never)\n"
     "    -o allow_other,...     mount options of FUSE, see mount.fuse3(8)\n"
     "    -h, --help             print this\n"
     "    -V, --version          print the version\n"
@@ -137,8 +152,9 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   if (options.help || options.version) return options;
 
   std::string error;
-  if (!parse_seconds("connect_timeout", parsed.connect_timeout, options.connect_timeout, error) ||
-      !parse_seconds("drain_timeout", parsed.drain_timeout, options.drain_timeout, error)) {
+  if (!parse_number(connect_range, parsed.connect_timeout, options.connect_timeout, error) ||
+      !parse_number(drain_range, parsed.drain_timeout, options.drain_timeout, error) ||
+      !parse_number(busy_range, parsed.busy_poll, options.busy_poll, error)) {
     return nvsock::Error{EINVAL, error};
   }
   if (parsed.device == nullptr || parsed.mountpoint == nullptr) {

@@ -17,6 +17,7 @@ struct Options {
   bool version = false;
   unsigned connect_timeout = 130;  // seconds
   unsigned drain_timeout = 30;     // seconds
+  unsigned busy_poll = 50;         // microseconds
   std::vector<std::string> fuse;   // argv of what libfuse and the kernel shall see
 };
 

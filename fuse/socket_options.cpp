@@ -30,7 +30,6 @@ constexpr Known known[] = {
     {SOL_SOCKET, SO_OOBINLINE, Type::flag, 0},
     {SOL_SOCKET, SO_DONTROUTE, Type::flag, 0},
     {SOL_SOCKET, SO_TIMESTAMP, Type::flag, 0},
-    {SOL_SOCKET, SO_ZEROCOPY, Type::flag, 0},
     {SOL_SOCKET, SO_SNDBUF, Type::integer, 2626560},
     {SOL_SOCKET, SO_RCVBUF, Type::integer, 131072},
     {SOL_SOCKET, SO_RCVLOWAT, Type::integer, 1},

@@ -46,25 +46,13 @@ std::string mounted_type(const std::string& path) {
   return type;
 }
 
-// PATH made absolute without a look at PATH itself, which may be a dead mount: its parent is resolved.
-nvsock::Result<std::string> absolute(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  const size_t slash = path.rfind('/');
-  std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-  if (name == "." || name == ".." || name.empty()) {
-    parent = path;
-    name.clear();
-  }
+// PATH without symbolic links. Works on a dead mount as well: reading a link asks the daemon for nothing
+// when the place is a mount's root.
+nvsock::Result<std::string> absolute(const std::string& path) {
   char resolved[PATH_MAX];
-  if (realpath(parent.c_str(), resolved) == nullptr) {
-    const int code = errno;
-    return nvsock::Error{code, "mountpoint " + path + ": " + std::strerror(code)};
-  }
-  std::string result = resolved;
-  if (name.empty()) return result;
-  if (result != "/") result += '/';
-  return result + name;
+  if (realpath(path.c_str(), resolved) != nullptr) return std::string(resolved);
+  const int code = errno;
+  return nvsock::Error{code, "mountpoint " + path + ": " + std::strerror(code)};
 }
 
 bool detach(const std::string& path) {
