@@ -1,0 +1,24 @@
+// NVSOCK_LOG: one line per decision, to stderr or appended to a file. Nothing is ever written otherwise,
+// and never to stdout. The file is opened for each line, because a guest keeps no descriptor.
+#pragma once
+
+#include "preload/settings.hpp"
+#include "preload/text.hpp"
+
+namespace nvsock::preload {
+
+using LogText = Text<512>;  // one write() of less than PIPE_BUF: lines of several processes do not mix
+
+bool logging();
+void write_log(LogText& line);  // keeps errno
+
+// `compose` fills in the line; it is not called while nobody listens.
+template <typename Compose>
+void log_line(Compose compose) {
+  if (!logging()) return;
+  LogText line;
+  compose(line);
+  write_log(line);
+}
+
+}  // namespace nvsock::preload

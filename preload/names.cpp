@@ -1,0 +1,48 @@
+// Who is connected to whom, and the end of it: getpeername(), getsockname(), shutdown().
+#include <string.h>
+
+#include <algorithm>
+
+#include "preload/ours.hpp"
+#include "preload/real.hpp"
+
+namespace nvsock::preload {
+namespace {
+
+// As the kernel hands out addresses: truncated to the room there is, with the full length told.
+int tell_address(int fd, unsigned long request, sockaddr* to, socklen_t* size) {
+  if (to == nullptr || size == nullptr) return fail(EFAULT);
+  if (static_cast<int>(*size) < 0) return fail(EINVAL);
+  nvsock_address address{};
+  if (ask(fd, request, &address) != 0) return -1;
+  const socklen_t length = std::min<socklen_t>(address.length, sizeof address.address);
+  memcpy(to, &address.address, std::min(*size, length));
+  *size = length;
+  return 0;
+}
+
+}  // namespace
+
+NVSOCK_HOOK int getpeername(int fd, sockaddr* __restrict to, socklen_t* __restrict size) noexcept {
+  const Errno saved;
+  const int result = real::getpeername(fd, to, size);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(tell_address(fd, NVSOCK_IOC_PEER, to, size));
+}
+
+NVSOCK_HOOK int getsockname(int fd, sockaddr* __restrict to, socklen_t* __restrict size) noexcept {
+  const Errno saved;
+  const int result = real::getsockname(fd, to, size);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(tell_address(fd, NVSOCK_IOC_LOCAL, to, size));
+}
+
+NVSOCK_HOOK int shutdown(int fd, int how) noexcept {
+  const Errno saved;
+  const int result = real::shutdown(fd, how);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return fail(EINVAL);
+  return saved.kept_on_success(static_cast<int>(ask(fd, NVSOCK_IOC_SHUTDOWN, &how)));
+}
+
+}  // namespace nvsock::preload

@@ -1,0 +1,36 @@
+// Socket options, of sockets and of mount files alike.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstddef>
+
+namespace nvsock::preload {
+
+// getsockopt() and setsockopt() without the question whose it is. REQUIRES: is_ours(fd).
+int get_option(int fd, int level, int name, void* value, socklen_t* size);
+int set_option(int fd, int level, int name, const void* value, socklen_t size);
+
+// The options a program set on one descriptor, on their way to the one that takes its place.
+class SavedOptions {
+ public:
+  // Takes each option that differs between `fd` (a socket, or ours) and `untouched`, a new socket of the
+  // same kind: what was never set stays with the drive's defaults, and costs no call.
+  void collect(int fd, int untouched);
+
+  // Sets them on `fd`. What it does not know, it does without.
+  void apply(int fd) const;
+
+ private:
+  static constexpr std::size_t kMaxOptions = 40;
+  static constexpr std::size_t kMaxSize = 16;  // a timeval, a congestion control's name
+  struct Option {
+    int level, name;
+    socklen_t size;
+    unsigned char value[kMaxSize];
+  };
+  Option options_[kMaxOptions];
+  std::size_t count_ = 0;
+};
+
+}  // namespace nvsock::preload

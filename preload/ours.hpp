@@ -1,0 +1,57 @@
+// Is this descriptor a connection of csdfs?
+//
+// Nothing about a descriptor is remembered: duplicates, forks, exec, close_range() and raw system calls
+// would make any table stale. A hook calls the real function first and comes here when it said ENOTSOCK;
+// the kernel and csdfs know the rest.
+#pragma once
+
+#include <errno.h>
+
+#include "libnvsock/mount_abi.h"
+
+namespace nvsock::preload {
+
+// Process-wide, for csdfs itself, which must never talk to its own mount.
+void bypass(bool on);
+
+// Preloaded, and not bypassed: the hooks may act.
+bool hooks_active();
+
+// True if the hooks may act and `fd` is an open mount file. Keeps errno. Async-signal-safe. Costs a system
+// call that stays in the kernel; the first time on a mount, one question to csdfs.
+bool is_ours(int fd);
+
+// The same, asked of csdfs itself and told in full. Keeps errno.
+bool describe(int fd, nvsock_info& info);
+
+// One of the mount's ioctls. REQUIRES: is_ours(fd).
+long ask(int fd, unsigned long request, void* argument);
+
+// The question every socket hook ends with.
+inline bool refused_but_ours(int fd) {
+  return errno == ENOTSOCK && is_ours(fd);
+}
+
+inline int fail(int error) {
+  errno = error;
+  return -1;
+}
+
+// errno as the caller had it: hooks give it back when the emulation succeeds.
+class Errno {
+ public:
+  template <typename Result>
+  Result kept_on_success(Result result) const {
+    if (result != -1) errno = before_;
+    return result;
+  }
+  void restore() const { errno = before_; }
+
+ private:
+  int before_ = errno;
+};
+
+}  // namespace nvsock::preload
+
+// A definition that takes the place of libc's.
+#define NVSOCK_HOOK extern "C" __attribute__((visibility("default")))

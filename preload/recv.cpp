@@ -1,0 +1,239 @@
+// Receiving on a connection: recv() and its relatives become readv(), with the flags made up for.
+//
+//   MSG_DONTWAIT  on a blocking file: NVSOCK_IOC_RECV, which never waits
+//   MSG_PEEK      NVSOCK_IOC_RECV; csdfs keeps the bytes, for every process. At most NVSOCK_MESSAGE_MAX
+//   MSG_WAITALL   reads until the buffer is full or the stream ends
+//   MSG_TRUNC     discards, as TCP does
+//   MSG_OOB       EINVAL, as on TCP without urgent data
+//   MSG_ERRQUEUE  EAGAIN: it is empty
+//
+// The sender's address is what TCP tells of it: length 0. There is never ancillary data.
+#include <limits.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#include <algorithm>
+
+#include "preload/descriptor.hpp"
+#include "preload/iov.hpp"
+#include "preload/ours.hpp"
+#include "preload/real.hpp"
+#include "preload/signals.hpp"
+#include "preload/wait.hpp"
+
+extern "C" [[noreturn]] void __chk_fail();  // libc's "buffer overflow detected"
+
+namespace nvsock::preload {
+namespace {
+
+constexpr int kPeekNapMilliseconds = 1;
+constexpr std::size_t kDiscardSize = 4096;
+
+// NVSOCK_IOC_RECV into `to`, once. The 16 KiB frame lives in this function alone.
+[[gnu::noinline]] ssize_t receive_frame(int fd, IovCursor& to, std::uint32_t message_flags) {
+  struct {
+    nvsock_message head;
+    unsigned char payload[NVSOCK_MESSAGE_MAX];
+  } frame;
+  const auto size = static_cast<std::uint32_t>(std::min<std::size_t>(to.left(), NVSOCK_MESSAGE_MAX));
+  frame.head = {size, message_flags};
+  const long n = ask(fd, NVSOCK_IOC_RECV(size), &frame);
+  if (n > 0) to.scatter(frame.payload, static_cast<std::size_t>(n));
+  return n;
+}
+
+ssize_t receive_without_waiting(int fd, IovCursor to) {
+  ssize_t total = 0;
+  while (to.left() != 0) {
+    const std::size_t wanted = std::min<std::size_t>(to.left(), NVSOCK_MESSAGE_MAX);
+    const ssize_t n = receive_frame(fd, to, 0);
+    if (n < 0 && total == 0) return -1;
+    if (n > 0) total += n;
+    if (n < static_cast<ssize_t>(wanted)) break;
+  }
+  return total;
+}
+
+// Peeks until there is something or, with MSG_WAITALL, everything. poll() cannot wait for more than there
+// is already, so that rare case naps.
+ssize_t peek(int fd, const IovCursor to, bool wait, bool all) {
+  const auto wanted = static_cast<ssize_t>(std::min<std::size_t>(to.left(), NVSOCK_MESSAGE_MAX));
+  Deadline deadline;
+  for (bool waited = false;; waited = true) {
+    IovCursor here = to;
+    const ssize_t n = receive_frame(fd, here, NVSOCK_PEEK);
+    if (n == 0 || !wait || (n < 0 && errno != EAGAIN) || n == wanted || (n > 0 && !all)) return n;
+    if (!waited) deadline = Deadline::of_option(fd, SO_RCVTIMEO);
+    const int left = deadline.milliseconds_left();
+    if (left == 0) return n > 0 ? n : fail(EAGAIN);
+
+    pollfd event{fd, static_cast<short>(n > 0 ? POLLRDHUP : POLLIN), 0};
+    const int ready = ::poll(&event, 1, n > 0 ? kPeekNapMilliseconds : left);
+    if (ready < 0 && (errno != EINTR || !would_restart(fd, SO_RCVTIMEO))) return n > 0 ? n : -1;
+    if (n > 0 && ready > 0) return n;  // no more will come
+  }
+}
+
+ssize_t receive_all(int fd, IovCursor to) {
+  ssize_t total = 0;
+  while (to.left() != 0) {
+    const iovec piece = to.piece();
+    const ssize_t n =
+        restarting(fd, SO_RCVTIMEO, [&] { return real::read(fd, piece.iov_base, piece.iov_len); });
+    if (n < 0 && total == 0) return -1;
+    if (n <= 0) break;
+    total += n;
+    to.advance(static_cast<std::size_t>(n));
+  }
+  return total;
+}
+
+ssize_t receive(int fd, const iovec* iov, std::size_t count, int flags);
+
+[[gnu::noinline]] ssize_t discard(int fd, std::size_t size, int flags) {
+  char nowhere[kDiscardSize];
+  ssize_t total = 0;
+  do {
+    const iovec piece{nowhere, std::min(size - static_cast<std::size_t>(total), sizeof nowhere)};
+    const ssize_t n = receive(fd, &piece, 1, flags & ~MSG_TRUNC);
+    if (n < 0 && total == 0) return -1;
+    if (n <= 0) break;
+    total += n;
+  } while ((flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0 && static_cast<std::size_t>(total) < size);
+  return total;
+}
+
+ssize_t receive(int fd, const iovec* iov, std::size_t count, int flags) {
+  if ((flags & MSG_OOB) != 0) return fail(EINVAL);
+  if ((flags & MSG_ERRQUEUE) != 0) return fail(EAGAIN);
+  if (count > IOV_MAX) return fail(EMSGSIZE);
+  if ((flags & MSG_TRUNC) != 0) return discard(fd, IovCursor(iov, count).left(), flags);
+
+  const bool all = (flags & MSG_WAITALL) != 0;
+  if ((flags & (MSG_PEEK | MSG_DONTWAIT)) != 0) {
+    const bool nonblocking = is_nonblocking(fd);
+    const bool dont_wait = (flags & MSG_DONTWAIT) != 0;
+    if ((flags & MSG_PEEK) != 0) return peek(fd, IovCursor(iov, count), !nonblocking && !dont_wait, all);
+    if (!nonblocking) return receive_without_waiting(fd, IovCursor(iov, count));
+  }
+  if (all) return receive_all(fd, IovCursor(iov, count));
+  return restarting(fd, SO_RCVTIMEO, [&] { return real::readv(fd, iov, static_cast<int>(count)); });
+}
+
+ssize_t receive_from(int fd, void* data, std::size_t size, int flags, sockaddr* from, socklen_t* from_size) {
+  if (from != nullptr && from_size == nullptr) return fail(EFAULT);
+  const iovec piece{data, size};
+  const ssize_t n = receive(fd, &piece, 1, flags);
+  if (n >= 0 && from != nullptr) *from_size = 0;
+  return n;
+}
+
+ssize_t receive_message(int fd, msghdr* message, int flags) {
+  if (message == nullptr) return fail(EFAULT);
+  const ssize_t n = receive(fd, message->msg_iov, message->msg_iovlen, flags);
+  if (n < 0) return n;
+  if (message->msg_name != nullptr) message->msg_namelen = 0;
+  message->msg_controllen = 0;
+  message->msg_flags = 0;
+  return n;
+}
+
+timespec monotonic_now() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time;
+}
+
+constexpr long kSecond = 1'000'000'000;
+
+// Takes the time since `start` off `timeout`. False: nothing is left of it.
+bool reduce(timespec& timeout, const timespec& start, const timespec& now) {
+  long seconds = timeout.tv_sec - (now.tv_sec - start.tv_sec);
+  long rest = timeout.tv_nsec - (now.tv_nsec - start.tv_nsec);
+  if (rest < 0) rest += kSecond, --seconds;
+  if (rest >= kSecond) rest -= kSecond, ++seconds;
+  const bool left = seconds >= 0;
+  timeout = left ? timespec{seconds, rest} : timespec{};
+  return left && (seconds != 0 || rest != 0);
+}
+
+// read() and readv(), with a socket's way of being interrupted.
+template <typename Call>
+ssize_t plain_read(int fd, Call call) {
+  return restarting(fd, SO_RCVTIMEO, call);
+}
+
+}  // namespace
+
+NVSOCK_HOOK ssize_t read(int fd, void* data, size_t size) {
+  return plain_read(fd, [&] { return real::read(fd, data, size); });
+}
+
+NVSOCK_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
+  return plain_read(fd, [&] { return real::readv(fd, iov, count); });
+}
+
+NVSOCK_HOOK ssize_t recv(int fd, void* data, size_t size, int flags) {
+  const Errno saved;
+  const ssize_t result = real::recv(fd, data, size, flags);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(receive_from(fd, data, size, flags, nullptr, nullptr));
+}
+
+NVSOCK_HOOK ssize_t recvfrom(int fd, void* __restrict data, size_t size, int flags, sockaddr* __restrict from,
+                             socklen_t* __restrict from_size) {
+  const Errno saved;
+  const ssize_t result = real::recvfrom(fd, data, size, flags, from, from_size);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(receive_from(fd, data, size, flags, from, from_size));
+}
+
+NVSOCK_HOOK ssize_t recvmsg(int fd, msghdr* message, int flags) {
+  const Errno saved;
+  const ssize_t result = real::recvmsg(fd, message, flags);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(receive_message(fd, message, flags));
+}
+
+// The timeout is looked at between messages only, as in the kernel.
+NVSOCK_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  const Errno saved;
+  const int result = real::recvmmsg(fd, messages, count, flags, timeout);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  timespec last = monotonic_now();
+  unsigned received = 0;
+  while (received < count) {
+    const ssize_t n = receive_message(fd, &messages[received].msg_hdr, flags & ~MSG_WAITFORONE);
+    if (n < 0) break;
+    messages[received++].msg_len = static_cast<unsigned>(n);
+    if ((flags & MSG_WAITFORONE) != 0) flags |= MSG_DONTWAIT;
+    if (timeout == nullptr) continue;
+    const timespec now = monotonic_now();
+    if (!reduce(*timeout, last, now)) break;
+    last = now;
+  }
+  if (received == 0 && count != 0) return -1;
+  saved.restore();
+  return static_cast<int>(received);
+}
+
+// What a program built with _FORTIFY_SOURCE calls instead.
+NVSOCK_HOOK ssize_t __read_chk(int fd, void* data, size_t size, size_t room) {
+  if (size > room) __chk_fail();
+  return read(fd, data, size);
+}
+
+NVSOCK_HOOK ssize_t __recv_chk(int fd, void* data, size_t size, size_t room, int flags) {
+  if (size > room) __chk_fail();
+  return recv(fd, data, size, flags);
+}
+
+NVSOCK_HOOK ssize_t __recvfrom_chk(int fd, void* __restrict data, size_t size, size_t room, int flags,
+                                   sockaddr* __restrict from, socklen_t* __restrict from_size) {
+  if (size > room) __chk_fail();
+  return recvfrom(fd, data, size, flags, from, from_size);
+}
+
+}  // namespace nvsock::preload

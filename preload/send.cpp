@@ -1,0 +1,141 @@
+// Sending on a connection: send() and its relatives become writev(), with the flags made up for.
+//
+//   MSG_DONTWAIT  on a blocking file: NVSOCK_IOC_SEND, which never waits
+//   MSG_NOSIGNAL  no SIGPIPE; without it EPIPE raises the signal, as plain write() does too
+//   MSG_FASTOPEN  connect, then send
+//   MSG_OOB       EOPNOTSUPP: the drive's relay has no urgent data, and in-line it would corrupt the stream
+//   others        are hints, and ignored; so is ancillary data, as TCP ignores SCM_RIGHTS
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+
+#include "preload/connect.hpp"
+#include "preload/descriptor.hpp"
+#include "preload/iov.hpp"
+#include "preload/ours.hpp"
+#include "preload/real.hpp"
+#include "preload/signals.hpp"
+
+namespace nvsock::preload {
+namespace {
+
+// The frame lives in this function alone, so that no other pays for 16 KiB of stack.
+[[gnu::noinline]] ssize_t send_without_waiting(int fd, IovCursor data) {
+  struct {
+    nvsock_message head;
+    unsigned char payload[NVSOCK_MESSAGE_MAX];
+  } frame;
+  ssize_t sent = 0;
+  while (data.left() != 0) {
+    const auto size = static_cast<std::uint32_t>(std::min<std::size_t>(data.left(), NVSOCK_MESSAGE_MAX));
+    frame.head = {size, 0};
+    data.gather(frame.payload, size);
+    const long n = ask(fd, NVSOCK_IOC_SEND(size), &frame);
+    if (n < 0) return sent != 0 ? sent : -1;
+    sent += n;
+    if (n < size) break;
+  }
+  return sent;
+}
+
+ssize_t send_pieces(int fd, const iovec* iov, std::size_t count, int flags) {
+  if ((flags & MSG_OOB) != 0) return fail(EOPNOTSUPP);
+  if ((flags & MSG_FASTOPEN) != 0) return fail(EISCONN);
+  if (count > IOV_MAX) return fail(EMSGSIZE);
+  ssize_t sent = 0;
+  if ((flags & MSG_DONTWAIT) != 0 && !is_nonblocking(fd)) {
+    sent = send_without_waiting(fd, IovCursor(iov, count));
+  } else {
+    sent = restarting(fd, SO_SNDTIMEO, [&] { return real::writev(fd, iov, static_cast<int>(count)); });
+  }
+  if (sent == -1 && errno == EPIPE && (flags & MSG_NOSIGNAL) == 0) raise_sigpipe();
+  return sent;
+}
+
+ssize_t send_bytes(int fd, const void* data, std::size_t size, int flags) {
+  const iovec piece{const_cast<void*>(data), size};
+  return send_pieces(fd, &piece, 1, flags);
+}
+
+ssize_t send_message(int fd, const msghdr* message, int flags) {
+  if (message == nullptr) return fail(EFAULT);
+  return send_pieces(fd, message->msg_iov, message->msg_iovlen, flags);
+}
+
+// Fast open of a socket that goes to the mount. False: it does not, and the real function is asked.
+bool fast_open(int fd, const void* to, socklen_t to_size, int& flags, int& result) {
+  const auto* address = static_cast<const sockaddr*>(to);
+  if ((flags & MSG_FASTOPEN) == 0 || !would_route(fd, address, to_size)) return false;
+  flags &= ~MSG_FASTOPEN;
+  result = connect_routed(fd, address, to_size);
+  return true;
+}
+
+// write() and writev(): as before, with the two things that signals do.
+template <typename Call>
+ssize_t plain_write(int fd, Call call) {
+  const ssize_t result = restarting(fd, SO_SNDTIMEO, call);
+  if (result == -1 && errno == EPIPE && is_ours(fd)) raise_sigpipe();
+  return result;
+}
+
+}  // namespace
+
+NVSOCK_HOOK ssize_t write(int fd, const void* data, size_t size) {
+  return plain_write(fd, [&] { return real::write(fd, data, size); });
+}
+
+NVSOCK_HOOK ssize_t writev(int fd, const iovec* iov, int count) {
+  return plain_write(fd, [&] { return real::writev(fd, iov, count); });
+}
+
+NVSOCK_HOOK ssize_t send(int fd, const void* data, size_t size, int flags) {
+  const Errno saved;
+  const ssize_t result = real::send(fd, data, size, flags);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(send_bytes(fd, data, size, flags));
+}
+
+NVSOCK_HOOK ssize_t sendto(int fd, const void* data, size_t size, int flags, const sockaddr* to,
+                           socklen_t to_size) {
+  const Errno saved;
+  int connected = 0;
+  if (fast_open(fd, to, to_size, flags, connected) && connected != 0) return -1;
+  const ssize_t result = real::sendto(fd, data, size, flags, to, to_size);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(send_bytes(fd, data, size, flags));
+}
+
+NVSOCK_HOOK ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  const Errno saved;
+  int connected = 0;
+  if ((flags & MSG_FASTOPEN) != 0 && message != nullptr &&
+      fast_open(fd, message->msg_name, message->msg_namelen, flags, connected) && connected != 0) {
+    return -1;
+  }
+  const ssize_t result = real::sendmsg(fd, message, flags);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  return saved.kept_on_success(send_message(fd, message, flags));
+}
+
+// Ends, as the kernel's does, at the first message that fails or goes out in part.
+NVSOCK_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  const Errno saved;
+  const int result = real::sendmmsg(fd, messages, count, flags);
+  if (result != -1 || !refused_but_ours(fd)) return result;
+  unsigned sent = 0;
+  for (bool whole = true; whole && sent < std::min<unsigned>(count, IOV_MAX); ++sent) {
+    const msghdr& message = messages[sent].msg_hdr;
+    const ssize_t n = send_message(fd, &message, flags);
+    if (n < 0) break;
+    messages[sent].msg_len = static_cast<unsigned>(n);
+    whole = static_cast<std::size_t>(n) == IovCursor(message.msg_iov, message.msg_iovlen).left();
+  }
+  if (sent == 0 && count != 0) return -1;
+  saved.restore();
+  return static_cast<int>(sent);
+}
+
+}  // namespace nvsock::preload
