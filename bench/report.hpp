@@ -1,0 +1,18 @@
+// Results for people and for machines.
+#pragma once
+
+#include <string>
+
+#include "bench/measure.hpp"
+
+namespace bench {
+
+// Aligned plain text: a row for each figure, a column for each transport. Beside a figure stands its ratio to
+// the first column: how many times as long, or the share of the throughput.
+std::string table_of(const Results& results);
+
+// {"complete": …, "figures": [{"name": …, "unit": …, "transports": {NAME: {"median": …, "samples": […]}}}],
+// …}
+std::string json_of(const Results& results, const Plan& plan, const std::string& device);
+
+}  // namespace bench
