@@ -27,7 +27,11 @@ class EmulatedPort final : public CommandPort, private csd::CompletionQueue {
   }
 
   PortTraits traits() const override {
-    return {.ordered = true, .max_in_flight = UINT32_MAX, .max_blocking = UINT32_MAX, .max_reads_per_stream = 256};
+    return {.ordered = true,
+            .max_in_flight = UINT32_MAX,
+            .max_blocking = UINT32_MAX,
+            .max_abandoned = 1024,  // 4 MiB of pages: here a lost command costs nothing else
+            .max_reads_per_stream = 256};
   }
 
   std::string describe() const override { return "emulated drive"; }

@@ -135,6 +135,7 @@ void Relay::send_writes() {
     if (sent < 0) {
       if (errno == EAGAIN) return await_writable();
       if (errno == EINTR) continue;
+      lost_ = drive_.shipped();  // the error is taken: no recvmsg will tell the reads
       return fail_writes(errno);
     }
     for (auto left = static_cast<size_t>(sent); left > 0;) {

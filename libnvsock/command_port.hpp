@@ -18,6 +18,9 @@ struct PortTraits {
   unsigned max_in_flight = 1;
   // Of these, how many may block in the drive (Command::may_block).
   unsigned max_blocking = 1;
+  // Commands that may be given up on, because the drive never completes them, before new connections are
+  // refused. Each keeps its memory and, with a kernel driver, a tag and a thread until the controller resets.
+  unsigned max_abandoned = 8;
   // Reads of one relay that may be in flight.
   unsigned max_reads_per_stream = 1;
 };

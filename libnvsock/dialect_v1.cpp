@@ -58,7 +58,7 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
                                    ": the drive does not resolve names; give an IPv4 address"};
   }
   if (lost_) return Error{ENODEV, "cannot connect to " + peer.text() + ": the drive is gone"};
-  if (counters_.abandoned_now >= max_abandoned) {
+  if (counters_.abandoned_now >= traits_.max_abandoned) {
     return Error{ENFILE, "cannot connect to " + peer.text() + ": the drive never completed " +
                              std::to_string(counters_.abandoned_now) + " commands; reset the controller"};
   }
@@ -188,6 +188,13 @@ void DialectV1::on_batch_end() {
 void DialectV1::relay_freed() {
   --counters_.streams_now;
   start_waiting();
+}
+
+// Its relay may stay taken for good: whoever waits for it must not.
+void DialectV1::close_given_up() {
+  --closing_;
+  start_waiting();
+  on_batch_end();  // a timer brought us here, no batch
 }
 
 // Without a close to wait for, an open goes to the drive all the same, which may have more relays than it

@@ -6,7 +6,7 @@
 //    name the cause (status code type 7h, the code an errno) is believed.
 //  - Reads cannot be cancelled; closing the relay ends them, except after a reset by the peer, when one
 //    published version never completes them. A stream waits `abandon_after` for its commands, then goes
-//    without them: their memory stays lent to the drive, counted, and bounded by max_abandoned.
+//    without them: their memory stays lent to the drive, counted, and bounded by PortTraits.
 //  - A write that finds the peer not reading stalls every command of the drive. Nothing on the host can
 //    end that, so no command carries a short timeout: its expiry would reset the controller.
 //  - No half-close, no IPv6, no names.
@@ -42,10 +42,6 @@ struct CommandV1 : Command {
 
 class DialectV1 final : public Dialect {
  public:
-  // Commands given up on before new connections are refused: each keeps a page and, on the ioctl port, a
-  // thread. A drive that reaches this needs a controller reset.
-  static constexpr unsigned max_abandoned = 8;
-
   DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options);
   ~DialectV1() override;
 
@@ -69,6 +65,7 @@ class DialectV1 final : public Dialect {
   // Opens take a relay when they are submitted and give it back when they fail or their close completes.
   bool relay_free() const { return counters_.streams_now < capacity_; }
   void relay_freed();
+  void close_given_up();
   void start_waiting();
   void device_lost(int code);
   void end_quiet_streams();

@@ -84,6 +84,7 @@ class IoctlPort final : public CommandPort {
     return {.ordered = false,
             .max_in_flight = ioctl_max_in_flight,
             .max_blocking = ioctl_max_blocking,
+            .max_abandoned = ioctl_max_abandoned,
             .max_reads_per_stream = 1};
   }
 

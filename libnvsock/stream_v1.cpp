@@ -147,7 +147,6 @@ void StreamV1::on_done(CommandV1& command) {
       dialect_.recycle(command);
       break;
     case CommandV1::Kind::read:
-      --reads_;
       on_read_done(command);
       break;
     case CommandV1::Kind::write:
@@ -172,6 +171,7 @@ void StreamV1::on_read_done(CommandV1& command) {
   while (oldest_read_ != nullptr && oldest_read_->arrived) {
     CommandV1& oldest = *oldest_read_;
     oldest_read_ = oldest.newer;
+    --reads_;
     deliver(oldest);
     dialect_.recycle(oldest);
   }
@@ -296,11 +296,10 @@ void StreamV1::abandon() {
                                         peer_.text() + " never completed; their memory stays with the drive");
   }
   in_flight_ = 0;
-  if (std::exchange(close_pending_, false)) {
-    --dialect_.closing_;
-    dialect_.start_waiting();
-  }
-  if (released_) dialect_.destroy(*this);
+  DialectV1& dialect = dialect_;
+  const bool close_lost = std::exchange(close_pending_, false);
+  if (released_) dialect.destroy(*this);
+  if (close_lost) dialect.close_given_up();
 }
 
 void StreamV1::arm(Clock::duration after, void (StreamV1::*expired)()) {

@@ -67,8 +67,8 @@ class StreamV1 final : public Stream {
   bool close_pending_ = false;
   uint32_t descriptor_ = 0;
   unsigned in_flight_ = 0;    // commands of all kinds
-  unsigned reads_ = 0;        // of these, reads
-  unsigned writes_ = 0;       // and writes
+  unsigned reads_ = 0;        // reads, those held back for an older one included
+  unsigned writes_ = 0;       // writes in flight
   unsigned reads_wanted_ = least_reads;
   unsigned filled_ = 0;       // reads that completed in this batch
   CommandV1* oldest_read_ = nullptr;
