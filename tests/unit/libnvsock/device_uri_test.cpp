@@ -1,0 +1,99 @@
+// Device URIs: what they mean, and that a wrong part is named.
+#include "libnvsock/device_uri.hpp"
+
+#include "tests/unit/support.hpp"
+
+namespace nvsock {
+namespace {
+
+using test::expect_sentence;
+
+TEST(DeviceUri, controller_has_the_relays_of_the_firmware_unless_told) {
+  const Result<DeviceUri> uri = parse_device_uri("/dev/nvme12");
+  ASSERT_TRUE(uri);
+  EXPECT_EQ(uri->kind, DeviceUri::Kind::controller);
+  EXPECT_EQ(uri->controller, "nvme12");
+  EXPECT_EQ(uri->text, "/dev/nvme12");
+  EXPECT_EQ(uri->relays, 4u);
+  EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9")->relays, 9u);
+}
+
+TEST(DeviceUri, emulated_drive_is_well_behaved_and_has_64_relays) {
+  for (const char* text : {"emu:", "emu:?"}) {
+    const Result<DeviceUri> uri = parse_device_uri(text);
+    ASSERT_TRUE(uri) << text;
+    EXPECT_EQ(uri->kind, DeviceUri::Kind::emulated);
+    EXPECT_EQ(uri->relays, 64u);
+    EXPECT_EQ(uri->emulated.relays, 64u);
+    EXPECT_FALSE(uri->emulated.shipped);
+    EXPECT_EQ(uri->emulated.netns, "");
+  }
+}
+
+TEST(DeviceUri, emulated_drive_takes_options_in_any_order) {
+  for (const char* text : {"emu:?relays=7&netns=drive&dialect=v1", "emu:?dialect=v1&netns=drive&relays=7"}) {
+    const Result<DeviceUri> uri = parse_device_uri(text);
+    ASSERT_TRUE(uri) << text;
+    EXPECT_EQ(uri->relays, 7u);
+    EXPECT_EQ(uri->emulated.relays, 7u);
+    EXPECT_EQ(uri->emulated.netns, "drive");
+    EXPECT_TRUE(uri->emulated.shipped);
+  }
+}
+
+TEST(DeviceUri, shipped_firmware_has_4_relays) {
+  const Result<DeviceUri> uri = parse_device_uri("emu:?dialect=v1");
+  ASSERT_TRUE(uri);
+  EXPECT_EQ(uri->relays, 4u);
+  EXPECT_EQ(uri->emulated.relays, 4u);
+}
+
+TEST(DeviceUri, relays_are_1_to_512) {
+  EXPECT_EQ(parse_device_uri("emu:?relays=1")->relays, 1u);
+  EXPECT_EQ(parse_device_uri("emu:?relays=512")->relays, 512u);
+  for (const char* value : {"0", "513", "-1", "+4", "4x", "x", "", " 4", "99999999999999999999"}) {
+    for (const char* base : {"emu:?", "/dev/nvme0?"}) {
+      expect_sentence(parse_device_uri(std::string(base) + "relays=" + value),
+                      "relays=" + std::string(value) + " is out of range (1-512)");
+    }
+  }
+  expect_sentence(parse_device_uri("emu:?relays"), "relays=");
+}
+
+TEST(DeviceUri, a_namespace_of_a_controller_is_not_a_controller) {
+  for (const char* text :
+       {"/dev/nvme0n1", "/dev/nvme", "/dev/nvme-fabrics", "/dev/nvme0 ", "/dev/nvme/0", "/dev/nvme0/.."}) {
+    const Result<DeviceUri> uri = parse_device_uri(text);
+    expect_sentence(uri, "device \"" + std::string(text) + "\": not a controller");
+    EXPECT_EQ(uri.error().code, EINVAL);
+  }
+}
+
+TEST(DeviceUri, other_devices_are_refused) {
+  for (const char* text : {"", "nvme0", "/dev/sda", "emu", "EMU:", "emu:x", "tcp:1.2.3.4", "?relays=4"}) {
+    expect_sentence(parse_device_uri(text), "device \"" + std::string(text) + "\": unknown kind of device");
+  }
+}
+
+TEST(DeviceUri, options_that_do_not_apply_are_refused) {
+  for (const char* option : {"speed=9", "netns=a", "dialect=v1", "relay=4", "RELAYS=4", "=4"}) {
+    expect_sentence(parse_device_uri("/dev/nvme0?" + std::string(option)),
+                    "unknown option \"" + std::string(option) + "\" (relays=N)");
+  }
+  expect_sentence(parse_device_uri("emu:?speed=9"),
+                  "unknown option \"speed=9\" (relays=N, netns=NAME, dialect=v1)");
+  expect_sentence(parse_device_uri("emu:?relays=4&&netns=a"), "unknown option \"\"");
+  expect_sentence(parse_device_uri("emu:?dialect=v2"), "dialect=v2 is unknown (v1)");
+}
+
+TEST(DeviceUri, a_netns_is_a_file_name) {
+  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("a/b"),
+                                  std::string("../self"), std::string("a\0b", 3), std::string(256, 'n')}) {
+    expect_sentence(parse_device_uri("emu:?netns=" + name),
+                    "netns=" + name + " cannot be a namespace's name");
+  }
+  EXPECT_EQ(parse_device_uri("emu:?netns=" + std::string(255, 'n'))->emulated.netns.size(), 255u);
+}
+
+}  // namespace
+}  // namespace nvsock
