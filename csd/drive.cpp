@@ -114,7 +114,8 @@ void Drive::open(Command& command) {
   const auto free = std::find(relays_.begin(), relays_.end(), nullptr);
   if (free == relays_.end()) return refuse_open(command, ENFILE);
   const int fd = where_.make_socket(AF_INET, SOCK_STREAM);
-  if (fd < 0) return refuse_open(command, errno);
+  // Out of descriptors is a full drive; EMFILE would read as the client's own limit.
+  if (fd < 0) return refuse_open(command, errno == EMFILE ? ENFILE : errno);
   *free = std::make_shared<Relay>(*this, static_cast<uint32_t>(free - relays_.begin()), fd);
   const std::shared_ptr<Relay> relay = *free;
   if (options_.shipped) stalled_by_ = relay.get();

@@ -3,6 +3,8 @@
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -24,6 +26,15 @@ using namespace std::chrono_literals;
 int failed(const nvsock::Error& error) {
   std::fprintf(stderr, "csdfs: %s\n", error.text.c_str());
   return 1;
+}
+
+// Started with 0, 1 or 2 closed, as some launchers do, our own descriptors would take their places.
+void occupy_standard_descriptors() {
+  int fd = -1;
+  do {
+    fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
 }
 
 // With the preload shim inherited, the emulated drive would connect through its own mount.
@@ -114,6 +125,7 @@ int run(const Options& options) {
 }  // namespace csdfs
 
 int main(int argc, char** argv) {
+  csdfs::occupy_standard_descriptors();
   csdfs::disarm_preload_shim();
   nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);
   if (!options) return csdfs::failed(options.error());
