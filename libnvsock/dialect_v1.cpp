@@ -25,13 +25,13 @@ constexpr size_t kept_pages = 1024;
 }  // namespace
 
 DialectV1::DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options)
-    : loop_(loop),
+    : clock_(loop),
       port_(port),
       traits_(port.traits()),
       options_(std::move(options)),
       capacity_(std::min(options_.relays, traits_.max_blocking)),
       pages_(page_size, kept_pages),
-      quiet_timer_(loop) {
+      quiet_timer_(clock_.make_timer()) {
   port_.attach(this);
   end_quiet_streams();
 }
@@ -225,7 +225,7 @@ void DialectV1::device_lost(int code) {
 
 void DialectV1::end_quiet_streams() {
   std::vector<uint64_t> quiet;
-  const auto limit = std::chrono::steady_clock::now() - quiet_limit;
+  const auto limit = clock_.now() - quiet_limit;
   for (auto& [id, stream] : streams_) {
     if (stream->phase_ == StreamV1::Phase::open && stream->reads_ > 0 && stream->heard_ <= limit) quiet.push_back(id);
   }
@@ -237,10 +237,7 @@ void DialectV1::end_quiet_streams() {
     found->second->break_off(ETIMEDOUT);
   }
   on_batch_end();
-  quiet_timer_.expires_after(quiet_check);
-  quiet_timer_.async_wait([this](const asio::error_code& cancelled) {
-    if (!cancelled) end_quiet_streams();
-  });
+  quiet_timer_->arm(quiet_check, [this] { end_quiet_streams(); });
 }
 
 }  // namespace nvsock

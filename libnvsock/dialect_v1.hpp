@@ -13,13 +13,13 @@
 #pragma once
 
 #include <asio/io_context.hpp>
-#include <asio/steady_timer.hpp>
 
 #include <deque>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
+#include "libnvsock/asio_clock.hpp"
 #include "libnvsock/dialect.hpp"
 #include "libnvsock/relay_v1.hpp"
 
@@ -73,7 +73,7 @@ class DialectV1 final : public Dialect {
     if (options_.log) options_.log(level, text);
   }
 
-  asio::io_context& loop_;
+  AsioClock clock_;
   CommandPort& port_;
   const PortTraits traits_;
   const DialectOptions options_;
@@ -87,7 +87,7 @@ class DialectV1 final : public Dialect {
   std::vector<uint64_t> telling_;     // those being told; a member to keep its memory
   std::vector<std::unique_ptr<CommandV1>> commands_;  // every one ever made: as many as were in flight at once
   std::vector<CommandV1*> free_commands_;
-  asio::steady_timer quiet_timer_;
+  std::unique_ptr<Clock::Timer> quiet_timer_;
   bool lost_ = false;  // the controller is gone for good
 };
 

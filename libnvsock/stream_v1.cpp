@@ -7,7 +7,6 @@
 namespace nvsock {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 // The close command and the reads it ends are answered at once by a drive that answers at all; the
@@ -30,7 +29,7 @@ bool device_is_gone(int error) { return error == ENODEV || error == ENXIO; }
 }  // namespace
 
 StreamV1::StreamV1(DialectV1& dialect, uint64_t id, const Endpoint& peer, StreamObserver* observer)
-    : Stream(id, peer, observer), dialect_(dialect), timer_(dialect.loop_) {
+    : Stream(id, peer, observer), dialect_(dialect), timer_(dialect.clock_.make_timer()) {
   arm(dialect_.options_.connect_timeout, &StreamV1::connect_expired);
 }
 
@@ -43,7 +42,7 @@ CommandV1& StreamV1::make_command(CommandV1::Kind kind) {
 
 void StreamV1::start_open() {
   phase_ = Phase::opening;
-  opening_since_ = Clock::now();
+  opening_since_ = dialect_.clock_.now();
   ++dialect_.counters_.opens;
   ++dialect_.counters_.streams_now;
   CommandV1& command = make_command(CommandV1::Kind::open);
@@ -59,7 +58,7 @@ void StreamV1::on_open_done(CommandV1& command) {
     descriptor_ = relay_v1::load_u32(command.data);
     phase_ = Phase::open;
     if (state_ == State::connecting && !released_) {  // else it was given up meanwhile
-      timer_.cancel();
+      timer_->disarm();
       state_ = State::established;
       fetch();
     }
@@ -77,7 +76,7 @@ void StreamV1::on_open_done(CommandV1& command) {
       code = ENFILE;
       why += "; all " + std::to_string(dialect_.options_.relays) + " relays of the drive are in use";
     } else {
-      code = Clock::now() - opening_since_ > silence ? ETIMEDOUT : ECONNREFUSED;
+      code = dialect_.clock_.now() - opening_since_ > silence ? ETIMEDOUT : ECONNREFUSED;
     }
   }
   dialect_.log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(code) + why);
@@ -87,7 +86,7 @@ void StreamV1::on_open_done(CommandV1& command) {
 }
 
 void StreamV1::connect_expired() {
-  if (state_ != State::connecting) return;
+  if (state_ != State::connecting) return;  // it failed before
   dialect_.log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
                                    std::to_string(dialect_.options_.connect_timeout.count()) + " s");
   break_off(ETIMEDOUT);
@@ -113,7 +112,7 @@ void StreamV1::fetch() {
     dialect_.submit(command);
   }
   if (reads_ == before) return;
-  heard_ = Clock::now();
+  heard_ = dialect_.clock_.now();
   dialect_.port_.ring();
 }
 
@@ -275,7 +274,6 @@ void StreamV1::send_close() {
 }
 
 void StreamV1::drain_expired() {
-  if (phase_ != Phase::open) return;
   dialect_.log(LogLevel::warning, std::to_string(unsent_) + " bytes for " + peer_.text() +
                                       " were not taken by the drive in time and are dropped");
   queued_.clear();
@@ -284,11 +282,16 @@ void StreamV1::drain_expired() {
 
 void StreamV1::on_commands_gone() {
   if (phase_ == Phase::closing && in_flight_ == 0) phase_ = Phase::closed;
-  if (phase_ == Phase::closed) timer_.cancel();
+  if (phase_ == Phase::closed) timer_->disarm();
 }
 
 void StreamV1::abandon() {
   phase_ = Phase::closed;
+  for (CommandV1* read = oldest_read_; read != nullptr;) {
+    CommandV1* newer = read->newer;
+    if (read->arrived) dialect_.recycle(*read);  // held back for one that never came
+    read = newer;
+  }
   oldest_read_ = newest_read_ = nullptr;
   dialect_.counters_.abandoned_now += in_flight_;
   if (in_flight_ > 0) {
@@ -302,15 +305,8 @@ void StreamV1::abandon() {
   if (close_lost) dialect.close_given_up();
 }
 
-void StreamV1::arm(Clock::duration after, void (StreamV1::*expired)()) {
-  timer_.expires_after(after);
-  timer_.async_wait([dialect = &dialect_, id = id_, expired](const asio::error_code& cancelled) {
-    const auto found = dialect->streams_.find(id);
-    if (cancelled || found == dialect->streams_.end()) return;
-    StreamV1& stream = *found->second;
-    // A deadline that was moved after its handler had been queued has not come.
-    if (stream.timer_.expiry() <= Clock::now()) (stream.*expired)();
-  });
+void StreamV1::arm(Clock::Duration after, void (StreamV1::*expired)()) {
+  timer_->arm(after, [this, expired] { (this->*expired)(); });
 }
 
 }  // namespace nvsock

@@ -8,8 +8,6 @@
 // four pages.
 #pragma once
 
-#include <asio/steady_timer.hpp>
-
 #include "libnvsock/dialect_v1.hpp"
 
 namespace nvsock {
@@ -54,13 +52,13 @@ class StreamV1 final : public Stream {
   void close_when_sent();
   void send_close();
   void on_commands_gone();
-  void arm(std::chrono::steady_clock::duration after, void (StreamV1::*expired)());
+  void arm(Clock::Duration after, void (StreamV1::*expired)());
   void connect_expired();
   void drain_expired();
   void abandon();
 
   DialectV1& dialect_;
-  asio::steady_timer timer_;  // one deadline at a time: connect, drain, then abandon
+  std::unique_ptr<Clock::Timer> timer_;  // one deadline at a time: connect, drain, then abandon
   Phase phase_ = Phase::waiting;
   bool released_ = false;     // the owner let go; nobody is told anything any more
   bool changed_ = false;      // listed in dialect_.changed_
@@ -73,8 +71,8 @@ class StreamV1 final : public Stream {
   unsigned filled_ = 0;       // reads that completed in this batch
   CommandV1* oldest_read_ = nullptr;
   CommandV1* newest_read_ = nullptr;
-  std::chrono::steady_clock::time_point opening_since_{};
-  std::chrono::steady_clock::time_point heard_{};  // the newest read was submitted
+  Clock::TimePoint opening_since_{};
+  Clock::TimePoint heard_{};  // the newest read was submitted
 };
 
 }  // namespace nvsock

@@ -253,7 +253,11 @@ class Mounting(CsdTest):
         """Unmounts everything there and waits for the daemons to end."""
         while is_mounted(directory):
             subprocess.run(["umount", "-l", directory], check=False)
-        eventually(lambda: not Background.daemons(directory), 10)
+        try:
+            eventually(lambda: not Background.daemons(directory), 10)
+        finally:
+            for pid in Background.daemons(directory):
+                os.kill(pid, signal.SIGKILL)
 
     def place(self, name="mnt"):
         directory = os.path.join(self.scratch(), name)

@@ -491,6 +491,19 @@ TEST_F(DriveTest, a_reset_leaves_the_reads_of_a_shipped_drive_uncompleted) {
   EXPECT_EQ(open(listener.port()), descriptor) << "the relay is free all the same";
 }
 
+TEST_F(DriveTest, a_reset_that_a_write_meets_first_leaves_the_reads_of_a_shipped_drive_uncompleted_too) {
+  start_shipped();
+  Listener listener;
+  const uint32_t descriptor = open(listener.port());
+  Peer peer = listener.accept();
+  const DriveCommand& waits = send(make_read(descriptor));
+  peer.reset();
+  EXPECT_EQ(send(make_write(descriptor, "x")).answer(), 0x006);
+  poll_loop();
+  close(descriptor);
+  EXPECT_EQ(waits.completed, 0u);
+}
+
 // --- stalls ---
 
 TEST_F(DriveTest, a_peer_that_does_not_read_stalls_every_command_of_a_shipped_drive_until_it_reads) {

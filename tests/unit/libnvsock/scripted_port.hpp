@@ -47,9 +47,6 @@ class ScriptedPort final : public CommandPort {
   }
   size_t pending() const { return pending_.size(); }
   size_t submitted() const { return submitted_; }
-  bool uses(const void* page) const {
-    return std::any_of(pending_.begin(), pending_.end(), [&](const Command* c) { return c->data == page; });
-  }
 
   static std::string payload(const Command& write) {
     return {static_cast<const char*>(write.data), write.cdw12};
