@@ -2,6 +2,7 @@
 #include "libnvsock/buffer.hpp"
 
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <set>
 
@@ -90,7 +91,7 @@ TEST(Buffer, at_most_keep_blocks_wait_for_reuse) {
 }
 
 TEST(Buffer, blocks_outlive_their_pool) {
-  std::optional<BufferPool> pool(std::in_place, page_size, size_t{8});
+  auto pool = std::make_unique<BufferPool>(page_size, 8);
   std::vector<BufferRef> held;
   for (int i = 0; i < 3; ++i) held.push_back(pool->take());
   pool->take();  // one that waits for reuse goes with the pool

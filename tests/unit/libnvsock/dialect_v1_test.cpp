@@ -4,6 +4,8 @@
 
 #include <poll.h>
 
+#include <asio/steady_timer.hpp>
+
 #include <functional>
 #include <optional>
 #include <set>
