@@ -2,12 +2,17 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/random.h>
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "csd/session_table.hpp"
+#include "csd/socket_services.hpp"
+#include "libnvsock/asio_clock.hpp"
 #include "libnvsock/relay_v1.hpp"
 
 namespace nvsock::csd {
@@ -37,11 +42,34 @@ bool parse_address(const uint8_t* buffer, sockaddr_in& address) {
          inet_pton(AF_INET, node.c_str(), &address.sin_addr) == 1;
 }
 
+// Section 3: another one each time the drive starts.
+relay_v2::Epoch random_epoch() {
+  relay_v2::Epoch epoch;
+  // Up to 256 bytes come whole or not at all, and not at all means a kernel without getrandom(2).
+  if (getrandom(epoch.data(), epoch.size(), 0) != static_cast<ssize_t>(epoch.size())) std::abort();
+  return epoch;
+}
+
 }  // namespace
+
+struct Drive::SecondGeneration {
+  SecondGeneration(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
+                   CompletionQueue& completions)
+      : clock(loop),
+        services(loop, std::move(where)),
+        table(clock, services, completions, {.epoch = random_epoch(), .vendor = "nvsock emulated drive"}) {}
+
+  AsioClock clock;
+  SocketServices services;
+  SessionTable table;  // last: its streams hold services
+};
 
 Drive::Drive(asio::io_context& loop, const EmulatedDriveOptions& options, NetworkNamespace where,
              CompletionQueue& completions)
-    : loop_(loop), options_(options), where_(std::move(where)), completions_(completions), relays_(options.relays) {}
+    : loop_(loop), options_(options), where_(std::make_shared<const NetworkNamespace>(std::move(where))),
+      completions_(completions), relays_(options.relays) {
+  if (options.second_generation) second_ = std::make_unique<SecondGeneration>(loop, where_, completions);
+}
 
 Drive::~Drive() {
   for (const auto& relay : relays_) {
@@ -67,6 +95,7 @@ void Drive::complete(Command& command, uint16_t status) {
 // The firmware tells standard commands from vendor commands by the opcode alone, and vendor commands from
 // each other by CDW10 alone.
 void Drive::dispatch(Command& command) {
+  if (second_ && second_->table.handles(command)) return second_->table.execute(command);
   if (command.data_length < relay_v1::buffer_size) return complete(command, status::invalid_field);
   if (command.opcode == opcode::identify) return identify_controller(command);
   if (command.opcode < opcode::relay_v1) return complete(command, status::invalid_opcode);
@@ -113,7 +142,7 @@ void Drive::open(Command& command) {
   if (!parse_address(static_cast<const uint8_t*>(command.data), address)) return refuse_open(command, EINVAL);
   const auto free = std::find(relays_.begin(), relays_.end(), nullptr);
   if (free == relays_.end()) return refuse_open(command, ENFILE);
-  const int fd = where_.make_socket(AF_INET, SOCK_STREAM);
+  const int fd = where_->make_socket(AF_INET, SOCK_STREAM);
   // Out of descriptors is a full drive; EMFILE would read as the client's own limit.
   if (fd < 0) return refuse_open(command, errno == EMFILE ? ENFILE : errno);
   *free = std::make_shared<Relay>(*this, static_cast<uint32_t>(free - relays_.begin()), fd);

@@ -1,6 +1,7 @@
 // The software CSD: what the drive does with an admin command, on real sockets.
 //
-// Speaks the first generation of the relay protocol. Two ways to behave:
+// Speaks the first generation of the relay protocol, and with `second_generation` the second as well
+// (csd/session_table.hpp). Of the first, two ways to behave:
 //  - by default as that protocol is meant: relays do not disturb each other and failures name their cause
 //    (status code type 7h, the code an errno);
 //  - `shipped`, as the firmware in the field: a connect or a write to a peer that does not read stalls
@@ -15,22 +16,13 @@
 #include <memory>
 #include <vector>
 
+#include "csd/completion_queue.hpp"
 #include "csd/netns.hpp"
 #include "csd/relay.hpp"
 #include "libnvsock/command.hpp"
 #include "libnvsock/device_uri.hpp"
 
 namespace nvsock::csd {
-
-// Where completions go. post() per command, then flush() once for all that were at hand.
-class CompletionQueue {
- public:
-  virtual void post(Command& command) = 0;
-  virtual void flush() = 0;
-
- protected:
-  ~CompletionQueue() = default;
-};
 
 class Drive {
  public:
@@ -63,12 +55,14 @@ class Drive {
 
   asio::io_context& loop_;
   const EmulatedDriveOptions options_;
-  const NetworkNamespace where_;
+  const std::shared_ptr<const NetworkNamespace> where_;
   CompletionQueue& completions_;
   CommandQueue submitted_;
   std::vector<std::shared_ptr<Relay>> relays_;   // by descriptor; null: free
   std::vector<std::shared_ptr<Relay>> touched_;  // relays that got reads in this ring
   const Relay* stalled_by_ = nullptr;            // shipped: nothing else is served until this one moved
+  struct SecondGeneration;
+  std::unique_ptr<SecondGeneration> second_;  // null: an unknown function, answered as such
 };
 
 }  // namespace nvsock::csd

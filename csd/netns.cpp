@@ -43,6 +43,8 @@ NetworkNamespace::~NetworkNamespace() {
   if (outside_ >= 0) close(outside_);
 }
 
+bool NetworkNamespace::enter() const { return inside_ < 0 || setns(inside_, CLONE_NEWNET) == 0; }
+
 int NetworkNamespace::make_socket(int family, int type) const {
   const int flags = type | SOCK_NONBLOCK | SOCK_CLOEXEC;
   if (inside_ < 0) return socket(family, flags, 0);

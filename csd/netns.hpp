@@ -19,6 +19,8 @@ class NetworkNamespace {
   // A non-blocking, close-on-exec socket inside; -1 with errno. The calling thread enters the namespace
   // for this one call (setns(2), needs CAP_SYS_ADMIN); other threads are not affected.
   int make_socket(int family, int type) const;
+  // Moves the calling thread inside, for good; false with errno. For threads that do nothing else.
+  bool enter() const;
 
  private:
   NetworkNamespace() = default;

@@ -64,7 +64,7 @@ class Shutdown {
 
  private:
   void step(std::chrono::steady_clock::time_point deadline) {
-    if (device_.counters().streams_now == 0 || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
+    if (device_.drained() || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
     timer_.expires_after(shutdown_step);
     timer_.async_wait([this, deadline](const asio::error_code&) { step(deadline); });
   }

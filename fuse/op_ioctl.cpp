@@ -38,7 +38,7 @@ uint32_t abi_state(const Stream& stream) {
   return NVSOCK_FAILED;
 }
 
-// The drive does not tell the address its own end has. Programs only want one of the right family that
+// A drive of the first generation does not tell the address its own end has. Programs only want one of the right family that
 // tells their connections apart: the loopback address, and a port of the ephemeral range made from the
 // stream's number.
 nvsock::Endpoint local_address(const Stream& stream) {
@@ -77,7 +77,9 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
 
   switch (command) {
     case NVSOCK_IOC_INFO: {
-      const int family = ipv6_socket_ ? AF_INET6 : stream_->peer().family();
+      const int family = ipv6_socket_             ? AF_INET6
+                         : stream_->addresses() ? stream_->addresses()->peer.ss_family
+                                                : stream_->peer().family();
       return reply(request, nvsock_info{.abi = NVSOCK_ABI_VERSION,
                                         .state = abi_state(*stream_),
                                         .socket_type = SOCK_STREAM,
@@ -90,8 +92,13 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
     case NVSOCK_IOC_LOCAL: {
       if (stream_->state() != Stream::State::established) return void(fuse_reply_err(request, ENOTCONN));
       nvsock_address answer{};
-      const nvsock::Endpoint local = local_address(*stream_);
-      answer.length = (command == NVSOCK_IOC_PEER ? stream_->peer() : local).to_sockaddr(answer.address);
+      const bool peer = command == NVSOCK_IOC_PEER;
+      if (const Stream::Addresses* told = stream_->addresses()) {
+        answer.address = peer ? told->peer : told->local;
+        answer.length = answer.address.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+      } else {
+        answer.length = (peer ? stream_->peer() : local_address(*stream_)).to_sockaddr(answer.address);
+      }
       if (ipv6_socket_ && answer.address.ss_family == AF_INET) answer.length = map_to_ipv6(answer.address);
       return reply(request, answer);
     }

@@ -27,7 +27,7 @@ std::string status_text(const Filesystem& filesystem, const nvsock::Device& devi
       "device: {}\n"
       "model: {}\n"
       "port: {}\n"
-      "dialect: {}\n"
+      "dialect: {} ({})\n"
       "relays: {}\n"
       "relays in use: {}\n"
       "files open: {}\n"
@@ -39,7 +39,7 @@ std::string status_text(const Filesystem& filesystem, const nvsock::Device& devi
       "abandoned commands: {}\n"
       "bytes to drive: {}\n"
       "bytes from drive: {}\n",
-      device.uri().text, device.model(), device.port(), device.dialect(), device.uri().relays, counters.streams_now,
+      device.uri().text, device.model(), device.port(), device.dialect(), device.dialect_reason(), device.uri().relays, counters.streams_now,
       filesystem.connections().size(), counters.opens, counters.open_failures, counters.commands,
       counters.in_flight_now, counters.max_in_flight, counters.abandoned_now, counters.bytes_sent,
       counters.bytes_received);

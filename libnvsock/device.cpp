@@ -1,11 +1,24 @@
 #include "libnvsock/device.hpp"
 
+#include <sys/random.h>
+
 #include "libnvsock/dialect_v1.hpp"
+#include "libnvsock/dialect_v2.hpp"
 #include "libnvsock/emulated_port.hpp"
 #include "libnvsock/ioctl_port.hpp"
 #include "libnvsock/probe.hpp"
 
 namespace nvsock {
+namespace {
+
+relay_v2::SessionId random_session() {
+  relay_v2::SessionId id{};
+  // 16 bytes are never cut short once the pool is ready (getrandom(2)), which is long before any of this.
+  static_cast<void>(getrandom(id.data(), id.size(), 0));
+  return id;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::string& uri,
                                              const DeviceOptions& options) {
@@ -19,15 +32,23 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   const Result<std::string> model = probe_csd(loop, **port);
   if (!model) return Error{model.error().code, uri + " " + model.error().text};
 
-  std::unique_ptr<Device> device(new Device);
+  std::unique_ptr<Device> device(new Device(loop));
   device->uri_ = std::move(*parsed);
   device->model_ = *model;
   device->port_ = std::move(*port);
-  device->dialect_ = std::make_unique<DialectV1>(loop, *device->port_,
-                                                 DialectOptions{.relays = device->uri_.relays,
-                                                                .connect_timeout = options.connect_timeout,
-                                                                .drain_timeout = options.drain_timeout,
-                                                                .log = options.log});
+  if (const auto capabilities = probe_capabilities(loop, *device->port_, device->dialect_reason_)) {
+    device->dialect_ = std::make_unique<DialectV2>(device->clock_, *device->port_, *capabilities,
+                                                   DialectV2Options{.connect_timeout = options.connect_timeout,
+                                                                    .drain_timeout = options.drain_timeout,
+                                                                    .session = random_session(),
+                                                                    .log = options.log});
+  } else {
+    device->dialect_ = std::make_unique<DialectV1>(loop, *device->port_,
+                                                   DialectOptions{.relays = device->uri_.relays,
+                                                                  .connect_timeout = options.connect_timeout,
+                                                                  .drain_timeout = options.drain_timeout,
+                                                                  .log = options.log});
+  }
   return device;
 }
 

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "libnvsock/asio_clock.hpp"
 #include "libnvsock/device_uri.hpp"
 #include "libnvsock/dialect.hpp"
 
@@ -41,17 +42,21 @@ class Device {
   const DeviceUri& uri() const { return uri_; }
   const std::string& model() const { return model_; }  // Identify Controller, MN
   std::string_view dialect() const { return dialect_->name(); }
+  const std::string& dialect_reason() const { return dialect_reason_; }  // what decided it
   std::string port() const { return port_->describe(); }
+  bool drained() const { return dialect_->drained(); }  // nothing accepted is on its way any more
   const DialectCounters& counters() const { return dialect_->counters(); }
   void for_each_stream(const std::function<void(const Stream&)>& visit) const {
     dialect_->for_each_stream(visit);
   }
 
  private:
-  Device() = default;
+  explicit Device(asio::io_context& loop) : clock_(loop) {}
 
+  AsioClock clock_;
   DeviceUri uri_;
   std::string model_;
+  std::string dialect_reason_;
   std::unique_ptr<CommandPort> port_;
   std::unique_ptr<Dialect> dialect_;  // uses the port: destroyed first
 };

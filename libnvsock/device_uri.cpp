@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <charconv>
 
+#include "libnvsock/quoted.hpp"
 #include "libnvsock/relay_v1.hpp"
 
 namespace nvsock {
@@ -12,7 +13,7 @@ namespace {
 constexpr std::string_view controller_prefix = "/dev/nvme";
 
 Error invalid(std::string_view device, const std::string& why) {
-  return {EINVAL, "device \"" + std::string(device) + "\": " + why};
+  return {EINVAL, "device " + quoted(device) + ": " + why};
 }
 
 bool all_digits(std::string_view text) {
@@ -24,7 +25,7 @@ Result<unsigned> parse_relays(std::string_view device, std::string_view value) {
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), relays);
   if (error != std::errc{} || end != value.data() + value.size() || relays < 1 ||
       relays > DeviceUri::max_relays) {
-    return invalid(device, "relays=" + std::string(value) + " is out of range (1-" +
+    return invalid(device, "relays=" + printable(value) + " is out of range (1-" +
                                std::to_string(DeviceUri::max_relays) + ")");
   }
   return relays;
@@ -75,14 +76,17 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
       uri.relays = uri.emulated.relays = *relays;
       relays_given = true;
     } else if (emulated && key == "dialect") {
-      if (value != "v1") return invalid(text, "dialect=" + std::string(value) + " is unknown (v1)");
-      uri.emulated.shipped = true;
+      if (value != "v1" && value != "v2") {
+        return invalid(text, "dialect=" + printable(value) + " is unknown (v1, v2)");
+      }
+      uri.emulated.shipped = value == "v1";
+      uri.emulated.second_generation = value == "v2";
     } else if (emulated && key == "netns") {
-      if (!is_netns_name(value)) return invalid(text, "netns=" + std::string(value) + " cannot be a namespace's name");
+      if (!is_netns_name(value)) return invalid(text, "netns=" + printable(value) + " cannot be a namespace's name");
       uri.emulated.netns = value;
     } else {
-      return invalid(text, "unknown option \"" + std::string(option) + "\"" +
-                               (emulated ? " (relays=N, netns=NAME, dialect=v1)" : " (relays=N)"));
+      return invalid(text, "unknown option " + quoted(option) +
+                               (emulated ? " (relays=N, netns=NAME, dialect=v1|v2)" : " (relays=N)"));
     }
   }
   if (emulated && !relays_given) {

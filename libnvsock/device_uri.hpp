@@ -1,7 +1,7 @@
 // Device URIs: which drive, by which way.
 //
 //   /dev/nvmeN[?relays=N]
-//   emu:[?relays=N][&netns=NAME][&dialect=v1]
+//   emu:[?relays=N][&netns=NAME][&dialect=v1|v2]
 #pragma once
 
 #include <string>
@@ -16,6 +16,7 @@ struct EmulatedDriveOptions {
   unsigned relays = 64;  // 1..max_relays
   std::string netns;     // network namespace (as in ip-netns(8)) its sockets live in; empty: the process's
   bool shipped = false;  // behave as the firmware in the field, faults included
+  bool second_generation = false;  // speak the second generation as well (docs/relay-protocol.md)
 };
 
 struct DeviceUri {

@@ -44,6 +44,8 @@ class Dialect : public PortClient {
   // everything else is told through the stream.
   virtual Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) = 0;
 
+  // Nothing accepted is on its way any more: every stream that was let go is gone from here and the drive.
+  virtual bool drained() const = 0;
   virtual std::string_view name() const = 0;
   virtual void for_each_stream(const std::function<void(const Stream&)>& visit) const = 0;
   const DialectCounters& counters() const { return counters_; }

@@ -46,6 +46,7 @@ class DialectV1 final : public Dialect {
   ~DialectV1() override;
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
+  bool drained() const override { return counters_.streams_now == 0; }
   std::string_view name() const override { return "v1"; }
   void for_each_stream(const std::function<void(const Stream&)>& visit) const override;
   void on_batch_end() override;

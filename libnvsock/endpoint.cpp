@@ -12,18 +12,12 @@
 #include <cstring>
 #include <map>
 
+#include "libnvsock/quoted.hpp"
+
 namespace nvsock {
 namespace {
 
 Error invalid(std::string text) { return {EINVAL, std::move(text)}; }
-
-// Bytes from outside shown in a message: printable, bounded.
-std::string quoted(std::string_view text) {
-  constexpr size_t longest = 64;
-  std::string out = "\"";
-  for (char c : text.substr(0, longest)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
-  return out + (text.size() > longest ? "...\"" : "\"");
-}
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }

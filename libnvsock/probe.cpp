@@ -81,4 +81,32 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
   return model;
 }
 
+std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port, std::string& why) {
+  BufferPool pages(page_size, 0);
+  auto ask = std::make_unique<Probe>();
+  ask->page = pages.take();
+  std::memset(ask->page.data(), 0, page_size);
+  ask->opcode = relay_v2::opcode::to_host;
+  ask->cdw10 = relay_v2::function::capabilities;
+  ask->cdw11 = relay_v2::capabilities_cdw11;
+  ask->cdw12 = page_size;
+  const Completion completion = run(loop, port, ask);
+  if (!completion.ok()) {
+    why = "the capability command gave " + told(completion);
+    return std::nullopt;
+  }
+  auto capabilities = relay_v2::parse_capabilities({ask->page.data(), page_size});
+  if (!capabilities) {
+    why = "no capability page";
+  } else if (capabilities->lowest_version > relay_v2::version || capabilities->highest_version < relay_v2::version) {
+    why = "the drive speaks versions " + std::to_string(capabilities->lowest_version) + " to " +
+          std::to_string(capabilities->highest_version);
+    capabilities.reset();
+  } else {
+    why = "capability page of \"" + std::string(capabilities->vendor) + "\"";
+    capabilities->vendor = {};  // lies in the page, which goes
+  }
+  return capabilities;
+}
+
 }  // namespace nvsock

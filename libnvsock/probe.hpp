@@ -3,9 +3,11 @@
 
 #include <asio/io_context.hpp>
 
+#include <optional>
 #include <string>
 
 #include "libnvsock/command_port.hpp"
+#include "libnvsock/relay_v2.hpp"
 #include "libnvsock/result.hpp"
 
 namespace nvsock {
@@ -14,5 +16,9 @@ namespace nvsock {
 // loop until both are answered, at most 30 s each: for start-up, before the loop serves anything else.
 // ENOTSUP, with a sentence that starts after the device's name: the drive is not a CSD.
 Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port);
+
+// Which generation a CSD is of: the capability page of the second one, or nothing. One command, harmless to the
+// first (docs/relay-protocol.md section 10). `why` says what decided. The page's vendor text is left out.
+std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port, std::string& why);
 
 }  // namespace nvsock

@@ -30,10 +30,25 @@ class SliceQueue {
     at(count_++) = std::move(slice);
   }
 
-  // The newest slice got `size` more bytes behind its end. REQUIRES: not empty.
-  void extend_back(uint32_t size) {
-    back().size += size;
-    bytes_ += size;
+  // Copies bytes to the end: behind those of the newest page, if it is this queue's alone and has room, and
+  // into further pages from `take_page()`. So many small pieces share a page.
+  template <typename TakePage>
+  void append_copy(const uint8_t* bytes, size_t size, TakePage take_page) {
+    while (size > 0) {
+      const size_t used = used_of_newest_page();
+      if (used == page_size) {
+        BufferRef page = take_page();
+        const uint8_t* data = page.data();
+        push({std::move(page), data, 0});
+        continue;
+      }
+      const size_t part = size < page_size - used ? size : page_size - used;
+      std::memcpy(back().buffer.data() + used, bytes, part);
+      back().size += static_cast<uint32_t>(part);
+      bytes_ += part;
+      bytes += part;
+      size -= part;
+    }
   }
 
   // Takes `size` bytes off the front slice. REQUIRES: size <= front().size.
@@ -87,6 +102,12 @@ class SliceQueue {
 
  private:
   static constexpr size_t kept_when_empty = 256;  // slices (8 KiB); a larger ring is given back
+
+  // Bytes up to the end of the newest slice, those consumed already included; page_size: nothing may follow.
+  size_t used_of_newest_page() {
+    if (empty() || !back().buffer || back().buffer.capacity() != page_size || !back().buffer.unique()) return page_size;
+    return static_cast<size_t>(back().data + back().size - back().buffer.data());
+  }
 
   Slice& at(size_t index) { return ring_[(head_ + index) & (capacity_ - 1)]; }
 

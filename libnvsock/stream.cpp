@@ -3,7 +3,6 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <cstring>
 
 namespace nvsock {
 namespace {
@@ -32,24 +31,7 @@ size_t Stream::write(const Slice& slice) {
     send_queued();
     return whole;
   }
-  for (uint32_t done = 0; done < size;) {
-    // Top up the newest page if nobody else looks at it: many small writes make one command.
-    uint32_t part = 0;
-    if (!queued_.empty() && queued_.back().buffer.unique() &&
-        queued_.back().buffer.capacity() == page_size && queued_.back().size < page_size) {
-      Slice& page = queued_.back();
-      part = std::min(size - done, static_cast<uint32_t>(page_size) - page.size);
-      std::memcpy(page.buffer.data() + page.size, slice.data + done, part);
-      queued_.extend_back(part);
-    } else {
-      BufferRef page = take_page();
-      part = std::min(size - done, static_cast<uint32_t>(page_size));
-      std::memcpy(page.data(), slice.data + done, part);
-      const uint8_t* data = page.data();
-      queued_.push({std::move(page), data, part});
-    }
-    done += part;
-  }
+  queued_.append_copy(slice.data, size, [this] { return take_page(); });
   unsent_ += size;
   send_queued();
   return size;

@@ -46,6 +46,12 @@ class Stream {
   uint64_t id() const { return id_; }
   const Endpoint& peer() const { return peer_; }
   State state() const { return state_; }
+  // Both ends' addresses inside the drive, once established; null where the drive does not tell them.
+  struct Addresses {
+    sockaddr_storage local;
+    sockaddr_storage peer;
+  };
+  const Addresses* addresses() const { return addresses_.get(); }
 
   // --- receiving ---
   size_t readable() const { return received_.bytes(); }
@@ -114,6 +120,7 @@ class Stream {
   size_t unsent_ = 0;   // queued_ plus what is in flight, bytes
   uint64_t bytes_received_ = 0;
   uint64_t bytes_sent_ = 0;
+  std::unique_ptr<Addresses> addresses_;
 };
 
 struct StreamCloser {

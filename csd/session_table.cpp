@@ -1,0 +1,184 @@
+#include "csd/session_table.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "csd/session.hpp"
+
+namespace nvsock::csd {
+namespace {
+
+// Free blocks kept for reuse: the batches of one busy session.
+constexpr size_t large_kept = 16;
+constexpr size_t small_kept = 32;
+
+struct Kind {
+  uint8_t opcode;
+  uint32_t function;
+};
+constexpr Kind kinds[] = {{relay_v2::opcode::to_drive, relay_v2::function::attach},
+                          {relay_v2::opcode::no_data, relay_v2::function::detach},
+                          {relay_v2::opcode::to_drive, relay_v2::function::tx},
+                          {relay_v2::opcode::to_host, relay_v2::function::rx}};
+
+bool asks_capabilities(const Command& command) {
+  return command.opcode == relay_v2::opcode::to_host && command.cdw10 == relay_v2::function::capabilities &&
+         command.cdw11 == relay_v2::capabilities_cdw11;
+}
+
+// Section 2: CDW12 is the length of the buffer. What came with the command may be longer, never shorter.
+bool buffer_fits(const Command& command) {
+  return command.cdw12 <= command.data_length && command.cdw12 <= relay_v2::max_batch &&
+         command.cdw12 % 4 == 0 && (command.cdw12 == 0 || command.data != nullptr);
+}
+
+}  // namespace
+
+SessionTable::SessionTable(Clock& clock, ServiceFactory& services, CompletionQueue& completions,
+                           SessionTableOptions options)
+    : clock_(clock),
+      services_(services),
+      completions_(completions),
+      options_(std::move(options)),
+      large_(options_.max_batch, large_kept),
+      small_(page_size, small_kept),
+      lingering_(clock, options_.linger),
+      lease_timer_(clock.make_timer()) {}
+
+SessionTable::~SessionTable() = default;
+
+bool SessionTable::handles(const Command& command) const {
+  return asks_capabilities(command) || std::ranges::any_of(kinds, [&](const Kind& kind) {
+           return kind.opcode == command.opcode && kind.function == command.cdw10;
+         });
+}
+
+void SessionTable::execute(Command& command) {
+  if (command.nsid != 0 || !buffer_fits(command)) return complete(command, status::vendor_errno(EINVAL));
+  switch (command.cdw10) {
+    case relay_v2::function::capabilities:
+      return capabilities(command);
+    case relay_v2::function::attach:
+      return attach(command);
+    case relay_v2::function::detach:
+      return detach(command);
+    case relay_v2::function::tx:
+      return tx(command);
+    case relay_v2::function::rx:
+      return rx(command);
+    default:
+      return complete(command, status::invalid_field);
+  }
+}
+
+void SessionTable::controller_reset() {
+  for (const auto& session : sessions_) session->forget_commands();
+}
+
+void SessionTable::complete(Command& command, uint16_t status, uint32_t dw0) {
+  command.completion = {.error = 0, .status = status, .dw0 = dw0};
+  completions_.post(command);
+}
+
+// --- section 3 ---
+
+void SessionTable::capabilities(Command& command) {
+  if (command.cdw12 < relay_v2::capability_page_size) return complete(command, status::vendor_errno(EINVAL));
+  relay_v2::Capabilities told;
+  told.features = options_.features;
+  told.max_streams = options_.max_streams;
+  told.max_batch = options_.max_batch;
+  told.max_wait_ms = static_cast<uint32_t>(options_.max_wait.count());
+  told.tx_window = options_.tx_window;
+  told.rx_window = options_.rx_window;
+  told.lease_s = static_cast<uint32_t>(options_.lease.count());
+  told.epoch = options_.epoch;
+  told.vendor = options_.vendor;
+  encode(told, {static_cast<uint8_t*>(command.data), relay_v2::capability_page_size});
+  complete(command, status::success, static_cast<uint32_t>(relay_v2::capability_bytes));
+}
+
+void SessionTable::attach(Command& command) {
+  const auto request =
+      relay_v2::parse_session_request({static_cast<const uint8_t*>(command.data),
+                                       std::min<size_t>(command.cdw12, relay_v2::session_request_size)});
+  if (!request) return complete(command, status::vendor_errno(EINVAL));
+  if (request->version != relay_v2::version) return complete(command, status::vendor_errno(EPROTONOSUPPORT));
+  if (request->epoch != options_.epoch) return complete(command, status::vendor_errno(ESTALE));
+  const auto known =
+      std::ranges::find_if(sessions_, [&](const auto& held) { return held->id() == request->id; });
+  if (known != sessions_.end()) {
+    (*known)->touch();
+    return complete(command, status::success, (*known)->handle());
+  }
+  if (request->resume) return complete(command, status::vendor_errno(ESTALE));
+  // A handle is used once in an epoch.
+  if (sessions_.size() >= options_.max_sessions || last_handle_ == UINT32_MAX) {
+    return complete(command, status::vendor_errno(ENOMEM));
+  }
+  const Session::Surroundings around{clock_, services_, completions_, lingering_, large_, small_, options_};
+  sessions_.push_back(std::make_unique<Session>(around, request->id, ++last_handle_));
+  arm_lease();
+  complete(command, status::success, last_handle_);
+}
+
+void SessionTable::detach(Command& command) {
+  if (Session* const session = find(command.cdw11)) {
+    session->end(Session::End::orderly);
+    erase(*session);
+  }
+  complete(command, status::success);  // detaching twice succeeds
+}
+
+Session* SessionTable::find(uint32_t handle) const {
+  const auto found =
+      std::ranges::find_if(sessions_, [&](const auto& held) { return held->handle() == handle; });
+  return found == sessions_.end() ? nullptr : found->get();
+}
+
+void SessionTable::erase(Session& session) {
+  std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
+}
+
+// --- section 5 ---
+
+void SessionTable::tx(Command& command) {
+  Session* const session = find(command.cdw11);
+  if (session == nullptr) return complete(command, status::vendor_errno(ESTALE));
+  if (session->tx(command)) return;
+  // Nobody knows what the host meant by its bytes: no service shall take them for all there was.
+  session->end(Session::End::abort);
+  erase(*session);
+}
+
+void SessionTable::rx(Command& command) {
+  Session* const session = find(command.cdw11);
+  if (session == nullptr) return complete(command, status::vendor_errno(ESTALE));
+  session->rx(command);
+}
+
+// --- the lease ---
+
+// The timer is not moved with each command: it fires early, looks, and is armed anew.
+void SessionTable::arm_lease() {
+  if (lease_armed_ || sessions_.empty()) return;
+  const auto first = std::ranges::min_element(
+      sessions_, {}, [](const std::unique_ptr<Session>& session) { return session->lease_end(); });
+  lease_armed_ = true;
+  lease_timer_->arm((*first)->lease_end() - clock_.now(), [this] { check_leases(); });
+}
+
+void SessionTable::check_leases() {
+  lease_armed_ = false;
+  const Clock::TimePoint now = clock_.now();
+  // The host is gone, not done: services see resets, as they would of a host that crashed.
+  std::erase_if(sessions_, [&](const auto& session) {
+    if (session->lease_end() > now) return false;
+    session->end(Session::End::abort);
+    return true;
+  });
+  arm_lease();
+}
+
+}  // namespace nvsock::csd
