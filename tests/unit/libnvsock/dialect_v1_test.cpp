@@ -5,7 +5,6 @@
 #include <poll.h>
 
 #include <asio/steady_timer.hpp>
-
 #include <functional>
 #include <optional>
 #include <set>
@@ -119,13 +118,16 @@ class DialectV1Test : public ::testing::Test {
 // --- opening ---
 
 TEST_F(DialectV1Test, open_carries_address_and_port_as_terminated_text) {
+  connect().reset();
+  std::memset(port->opens()[0]->data, 0xff, 4096);  // the page is used again
+  port->refuse(port->opens()[0], status::internal_error);
   const StreamHandle stream = connect("10.1.2.3:8080");
   ASSERT_EQ(port->opens().size(), 1u);
   const Command& open = *port->opens()[0];
   const auto* fields = static_cast<const char*>(open.data);
   EXPECT_EQ(relay_v1::field_text(fields, 256), "10.1.2.3");
   EXPECT_EQ(relay_v1::field_text(fields + 256, 256), "8080");
-  EXPECT_EQ(std::count(fields + 8, fields + 256, '\0'), 248) << "rest of a page that was used before";
+  EXPECT_EQ(std::count(fields + 8, fields + 256, '\0'), 248) << "nothing of what was there before";
   EXPECT_EQ(open.cdw11, 0u);
   EXPECT_EQ(open.cdw13, 0u);
   EXPECT_EQ(stream->state(), Stream::State::connecting);

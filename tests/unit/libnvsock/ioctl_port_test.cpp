@@ -125,8 +125,9 @@ extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned lon
 namespace nvsock {
 namespace {
 
-constexpr const char* name = "nvme987";
-const std::string path = std::string("/dev/") + name;
+// No controller has such a number; tests that run at the same time have each their own.
+const std::string name = "nvme" + std::to_string(100'000'000 + getpid());
+const std::string path = "/dev/" + name;
 
 struct PortCommand : Command {
   BufferRef page;
@@ -284,6 +285,22 @@ TEST_F(IoctlPortTest, reads_that_wait_leave_threads_for_a_close) {
   EXPECT_EQ(driver().peak(), ioctl_max_blocking);
 }
 
+TEST_F(IoctlPortTest, reads_that_are_rung_for_together_wait_side_by_side) {
+  driver().reset({}, is_read);
+  open_port();
+  for (int i = 0; i < 20; ++i) {  // with any number of threads idle
+    run(make_close());
+    PortCommand& one = make_read();
+    PortCommand& two = make_read();
+    port->submit(one);
+    port->submit(two);
+    port->ring();
+    ASSERT_TRUE(driver().await_held(2));
+    driver().let_go(2);
+    ASSERT_TRUE(run_until([&] { return one.completed && two.completed; }));
+  }
+}
+
 TEST_F(IoctlPortTest, at_most_16_commands_are_with_the_driver) {
   driver().reset({}, [](const nvme_passthru_cmd&) { return true; });
   open_port();
@@ -306,13 +323,26 @@ TEST_F(IoctlPortTest, completions_run_on_the_loop) {
   EXPECT_TRUE(run_until([&] { return command.completed; }));
 }
 
-TEST_F(IoctlPortTest, commands_that_were_not_rung_for_are_not_sent) {
+TEST_F(IoctlPortTest, a_ring_sends_all_that_were_placed) {
   open_port();
   port->submit(make_close());
-  run(make_close());
-  EXPECT_EQ(driver().seen().size(), 2u) << "ring() takes all that were placed";
   port->submit(make_close());
-  EXPECT_EQ(driver().seen().size(), 2u);
+  EXPECT_TRUE(driver().seen().empty());
+  port->ring();
+  EXPECT_TRUE(driver().await_seen(2));
+}
+
+TEST_F(IoctlPortTest, a_close_passes_reads_that_wait_for_a_thread) {
+  driver().reset({}, [](const nvme_passthru_cmd&) { return true; });
+  open_port();
+  for (unsigned i = 0; i < ioctl_max_in_flight; ++i) port->submit(make_close());
+  port->ring();
+  ASSERT_TRUE(driver().await_held(ioctl_max_in_flight));
+  send(make_read());
+  send(make_close());
+  driver().let_go(1);
+  ASSERT_TRUE(driver().await_seen(ioctl_max_in_flight + 1));
+  EXPECT_FALSE(is_read(driver().seen()[ioctl_max_in_flight]));
 }
 
 TEST_F(IoctlPortTest, stop_tells_whether_the_driver_still_holds_a_command) {
@@ -367,22 +397,21 @@ TEST_F(IoctlPortTest, a_drive_that_is_no_csd_is_named_with_its_model) {
     return opened ? Error{} : opened.error();
   };
   const Error silent = refused(drive("ACME Turbo 9", 0, ""));
-  EXPECT_EQ(
-      silent.text,
-      "/dev/nvme987 is not a CSD (model \"ACME Turbo 9\": it does not answer the relay command as one)");
+  EXPECT_EQ(silent.text,
+            path + " is not a CSD (model \"ACME Turbo 9\": it does not answer the relay command as one)");
   EXPECT_EQ(silent.code, ENOTSUP);
   EXPECT_EQ(refused(drive("ACME Turbo 9", status::invalid_opcode, "")).text,
-            "/dev/nvme987 is not a CSD (model \"ACME Turbo 9\": the relay command gave status 001h)");
+            path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave status 001h)");
   EXPECT_EQ(refused(drive("ACME Turbo 9", -EACCES, "")).text,
-            "/dev/nvme987 is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
+            path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
   EXPECT_EQ(refused(drive("a\033[2Jb", 0, "This device has computed")).text,
-            "/dev/nvme987 is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
+            path + " is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
 }
 
 TEST_F(IoctlPortTest, a_drive_that_does_not_identify_itself_is_named) {
   driver().reset([](nvme_passthru_cmd&) { return -EIO; }, {});
   const auto opened = open_device();
-  expect_sentence(opened, "/dev/nvme987 Identify Controller failed: ");
+  expect_sentence(opened, path + " Identify Controller failed: ");
   EXPECT_EQ(opened.error().code, EIO);
   EXPECT_EQ(driver().seen().size(), 1u) << "no vendor command for a drive that is not understood";
 }
@@ -390,7 +419,7 @@ TEST_F(IoctlPortTest, a_drive_that_does_not_identify_itself_is_named) {
 TEST_F(IoctlPortTest, a_device_that_is_missing_or_no_character_device_is_named) {
   unlink(path.c_str());
   const auto missing = Device::open(loop, path, {});
-  expect_sentence(missing, "cannot open /dev/nvme987: No such file or directory");
+  expect_sentence(missing, "cannot open " + path + ": No such file or directory");
   EXPECT_EQ(missing.error().code, ENOENT);
 }
 
@@ -435,9 +464,11 @@ TEST_F(IoctlPortTest, a_stream_lives_and_ends_while_its_read_waits) {
     EXPECT_EQ(command.addr % 4096, 0u);
     EXPECT_EQ(command.nsid, 0u);
   }
-  // Identify Controller, "is it a CSD", open, read, write, close: in this order but for the read and the
-  // write.
-  ASSERT_EQ(driver().seen().size(), 6u);
+  // Identify Controller, "is it a CSD", capabilities, open, read, write, close: in this order but for the
+  // read and the write.
+  ASSERT_EQ(driver().seen().size(), 7u);
+  EXPECT_EQ(driver().seen().front().opcode, 0x06);
+  EXPECT_EQ(driver().seen().front().cdw10, 1u) << "CNS: the controller";
   EXPECT_EQ(driver().seen().back().cdw10, relay_v1::function::close);
   EXPECT_EQ(driver().seen().back().cdw13, 3u);
 }

@@ -17,6 +17,9 @@ class SliceQueueTest : public ::testing::Test {
     const uint8_t* data = page.data();
     return {std::move(page), data, static_cast<uint32_t>(bytes.size())};
   }
+  void append(std::string_view bytes) {
+    queue.append_copy(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), [this] { return pool.take(); });
+  }
   std::string content() {
     std::string bytes(queue.bytes() + 1, '?');
     bytes.resize(queue.copy(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()));
@@ -28,7 +31,10 @@ class SliceQueueTest : public ::testing::Test {
     const int used = queue.gather(parts, entries, size);
     EXPECT_LE(used, entries);
     std::string bytes;
-    for (int i = 0; i < used; ++i) bytes.append(static_cast<char*>(parts[i].iov_base), parts[i].iov_len);
+    for (int i = 0; i < used; ++i) {
+      EXPECT_GT(parts[i].iov_len, 0u);
+      bytes.append(static_cast<char*>(parts[i].iov_base), parts[i].iov_len);
+    }
     EXPECT_EQ(bytes.size(), size);
     return bytes;
   }
@@ -57,14 +63,31 @@ TEST_F(SliceQueueTest, consume_crosses_slices_and_may_end_inside_one) {
   EXPECT_EQ(queue.bytes(), 0u);
 }
 
-TEST_F(SliceQueueTest, extend_back_lengthens_the_newest_slice) {
-  queue.push(slice("a"));
-  Slice longer = slice("bcd");
-  longer.size = 1;
-  queue.push(std::move(longer));
-  queue.extend_back(2);
+TEST_F(SliceQueueTest, copied_pieces_share_a_page) {
+  append("a");
+  append("bcd");
   EXPECT_EQ(content(), "abcd");
   EXPECT_EQ(queue.bytes(), 4u);
+  EXPECT_EQ(queue.slices(), 1u);
+  EXPECT_EQ(pool.lent(), 1u);
+}
+
+TEST_F(SliceQueueTest, copied_pieces_go_behind_what_was_consumed_of_their_page) {
+  append("abcdef");
+  queue.consume(4);
+  append("gh");
+  EXPECT_EQ(content(), "efgh");
+  append(std::string(page_size, 'x'));
+  EXPECT_EQ(content(), "efgh" + std::string(page_size, 'x'));
+  EXPECT_EQ(queue.slices(), 2u);
+}
+
+TEST_F(SliceQueueTest, copied_pieces_leave_a_page_alone_that_somebody_else_holds) {
+  append("ab");
+  const BufferRef held = queue.front().buffer;
+  append("cd");
+  EXPECT_EQ(content(), "abcd");
+  EXPECT_EQ(queue.slices(), 2u);
 }
 
 TEST_F(SliceQueueTest, gather_stops_at_the_entries_and_at_the_size) {
