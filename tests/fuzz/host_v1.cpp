@@ -1,0 +1,187 @@
+// The first-generation host against a drive that answers anything, in any order: no answer may make it read
+// or write where it must not, use a page the drive has, or deliver bytes that were not sent.
+//
+// Input: one byte of traits, then steps (see step()).
+#include <vector>
+
+#include "libnvsock/dialect_v1.hpp"
+#include "tests/fuzz/fuzz.hpp"
+
+namespace {
+
+using namespace nvsock;
+using fuzz::check;
+using fuzz::Input;
+
+// Holds commands until the run completes them.
+class HeldPort final : public CommandPort {
+ public:
+  explicit HeldPort(PortTraits traits) : traits_(traits) {}
+
+  void submit(Command& command) override {
+    check(command.opcode == opcode::relay_v1 && command.data_length == page_size,
+          "a command of this generation");
+    check(command.done != nullptr && command.timeout.count() > 0, "a command can complete");
+    for (const Command* other : held_) check(other->data != command.data, "the drive has a page once");
+    held_.push_back(&command);
+  }
+  void ring() override {}
+  bool stop() override {
+    held_.clear();
+    return true;
+  }
+  PortTraits traits() const override { return traits_; }
+  std::string describe() const override { return "held"; }
+
+  size_t held() const { return held_.size(); }
+  Command& at(size_t index) { return *held_[index]; }
+  void complete(size_t index, const Completion& completion) {
+    Command& command = *held_[index];
+    held_.erase(held_.begin() + static_cast<ptrdiff_t>(index));
+    command.completion = completion;
+    command.done(command);
+  }
+  void end_batch() { client_->on_batch_end(); }
+
+ private:
+  const PortTraits traits_;
+  std::vector<Command*> held_;
+};
+
+class Run final : private StreamObserver {
+ public:
+  explicit Run(Input input)
+      : input_(input), port_(traits(input_)), dialect_(loop_, port_, {.relays = 3, .log = {}}) {}
+
+  void go() {
+    for (int steps = 0; !input_.empty() && steps < 400; ++steps) step();
+    streams_.clear();
+    // A drive that answers at last: everything fails, and nothing is left.
+    for (int i = 0; i < 1000 && port_.held() > 0; ++i) {
+      port_.complete(0, {.error = ENODEV, .status = 0, .dw0 = 0});
+      port_.end_batch();
+    }
+    loop_.poll();
+    check(port_.held() == 0, "a drive that is gone is sent no more");
+    check(dialect_.counters().in_flight_now == 0, "commands are counted off");
+  }
+
+ private:
+  static PortTraits traits(Input& input) {
+    const uint8_t flags = input.number<uint8_t>();
+    return {.ordered = (flags & 1) != 0,
+            .max_in_flight = 16,
+            .max_blocking = 3,
+            .max_abandoned = 2,
+            .max_reads_per_stream = 1u + (flags >> 1) % 4};
+  }
+
+  void on_stream_change(Stream& stream) override { inspect(stream); }
+
+  static void inspect(Stream& stream) {
+    static_cast<void>(stream.poll_events());
+    check(stream.unsent() <= Stream::send_limit, "the send queue is bounded");
+    check(stream.state() != Stream::State::connecting || stream.readable() == 0,
+          "no bytes before the connection");
+  }
+
+  void step() {
+    const size_t what = input_.below(8);
+    if (what == 0) return connect();
+    if (what <= 3) return answer();
+    if (what == 4) {
+      if (loop_.stopped()) loop_.restart();
+      loop_.poll();
+      return;
+    }
+    if (streams_.empty()) return;
+    const size_t which = input_.below(streams_.size());
+    Stream& stream = *streams_[which];
+    inspect(stream);
+    switch (input_.below(5)) {
+      case 0:
+        return write(stream);
+      case 1:
+        return read(stream);
+      case 2:
+        return stream.shutdown_write();
+      case 3:
+        return stream.shutdown_read();
+      default:
+        streams_.erase(streams_.begin() + static_cast<ptrdiff_t>(which));
+    }
+  }
+
+  void connect() {
+    Endpoint endpoint;
+    endpoint.kind = static_cast<Endpoint::Kind>(input_.below(3));
+    endpoint.host = "127.0.0.1";
+    endpoint.port = 1 + input_.number<uint8_t>();
+    if (auto stream = dialect_.connect(endpoint, this)) streams_.push_back(std::move(*stream));
+  }
+
+  void write(Stream& stream) {
+    const std::vector<uint8_t> bytes(1 + input_.number<uint16_t>(), 'w');
+    const size_t room = stream.room();
+    const size_t taken =
+        stream.write({.buffer = {}, .data = bytes.data(), .size = static_cast<uint32_t>(bytes.size())});
+    check(taken == std::min(room, bytes.size()), "a write takes what there is room for");
+  }
+
+  void read(Stream& stream) {
+    const size_t most = 1 + input_.number<uint16_t>();
+    iovec parts[8];
+    size_t size = std::min(most, stream.readable());
+    const int used = stream.gather(parts, 8, size);
+    size_t sum = 0;
+    for (int i = 0; i < used; ++i) {
+      sum += parts[i].iov_len;
+      touched_ = touched_ ^ static_cast<const uint8_t*>(parts[i].iov_base)[parts[i].iov_len - 1];
+    }
+    check(sum == size && size <= stream.readable(), "gather tells what it covers");
+    stream.consume(size);
+    static_cast<void>(stream.take_error());
+  }
+
+  void answer() {
+    if (port_.held() == 0) return;
+    const size_t which = input_.below(std::min<size_t>(port_.held(), 256));
+    Command& command = port_.at(which);
+    auto* const page = static_cast<uint8_t*>(command.data);
+    Completion completion;
+    switch (input_.below(6)) {
+      case 0:
+        completion.error = 1 + static_cast<int>(input_.below(133));
+        break;
+      case 1:
+        completion.status = input_.number<uint16_t>();
+        break;
+      case 2:  // a length, or a descriptor, as large as may be
+        relay_v1::store_u32(page, input_.number<uint32_t>());
+        completion.dw0 = input_.number<uint32_t>();
+        break;
+      case 3:
+        std::ranges::copy(input_.bytes(16), page);
+        break;
+      default:  // well-formed
+        relay_v1::store_u32(page, command.cdw10 == relay_v1::function::comm ? input_.number<uint16_t>() % 4093
+                                                                            : input_.number<uint8_t>());
+    }
+    port_.complete(which, completion);
+    if (input_.below(2) == 0) port_.end_batch();
+  }
+
+  Input input_;
+  asio::io_context loop_;
+  HeldPort port_;
+  DialectV1 dialect_;
+  std::vector<StreamHandle> streams_;
+  volatile uint8_t touched_ = 0;
+};
+
+}  // namespace
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  Run(Input(data, size)).go();
+  return 0;
+}

@@ -1,0 +1,160 @@
+// Writes the seeds of tests/fuzz/corpus with our own encoders: make_corpus DIRECTORY. Run by hand when a
+// format changes; what it writes is committed.
+#include <netinet/in.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "libnvsock/relay_v2.hpp"
+
+namespace fs = std::filesystem;
+using namespace nvsock::relay_v2;
+using Bytes = std::vector<uint8_t>;
+
+namespace {
+
+fs::path root;
+
+void seed(const std::string& target, const std::string& name, const Bytes& bytes) {
+  fs::create_directories(root / target);
+  std::ofstream(root / target / name, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+void seeds(const std::string& target, const std::vector<std::string>& texts) {
+  for (size_t i = 0; i < texts.size(); ++i)
+    seed(target, "seed-" + std::to_string(i), {texts[i].begin(), texts[i].end()});
+}
+
+template <typename Value>
+Bytes encoded(const Value& value, size_t size) {
+  Bytes out(size);
+  encode(value, out);
+  return out;
+}
+
+void batch(const std::string& name, Batch::From from, const std::vector<Frame>& frames) {
+  Bytes out(4096);
+  BatchWriter writer(std::span<uint8_t>(out).subspan(1));
+  for (const Frame& frame : frames) writer.append(frame);
+  out.resize(1 + writer.finish(1));
+  out[0] = from == Batch::From::drive;
+  seed("batch", name, out);
+}
+
+void batches() {
+  using enum Batch::From;
+  const std::string node = "db.local";
+  const Target to{SocketType::stream, Family::any, 22, node};
+  const Bytes target = encoded(to, encoded_size(to));
+  sockaddr_storage storage{};
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(storage);
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = htons(80);
+  v6.sin6_addr = IN6ADDR_LOOPBACK_INIT;
+  const Bytes address = encoded(storage, address_size);
+  const Bytes opened = encoded(Opened{storage, {}}, opened_size);
+  const Bytes accepted = encoded(Accepted{3, {storage, storage}}, accepted_size);
+  const Bytes counters = encoded(Counters{1, 2, 3, 4, 5, 6, 7, 8}, counters_size);
+  const Bytes some(13, 'd');
+  batch("open", host, {{FrameType::open, 1, 262144, target}});
+  batch("listen", host, {{FrameType::listen, 1, 16, target}});
+  batch("stat-asked", host, {{FrameType::stat, 0, 0, {}}});
+  batch("opened", drive, {{FrameType::opened, 1, 262144, opened}});
+  batch("listening", drive, {{FrameType::listening, 1, 0, address}});
+  batch("accepted", drive, {{FrameType::accepted, 2, 4096, accepted}});
+  batch("stat-told", drive, {{FrameType::stat, 0, 0, counters}});
+  for (const auto from : {host, drive}) {
+    const std::string side = from == host ? "-from-host" : "-from-drive";
+    batch("data" + side, from, {{FrameType::data, 1, 0, some}});
+    batch("datagrams" + side, from, {{FrameType::datagram, 1, 0, {}}, {FrameType::datagram, 1, 0, some}});
+    batch("end" + side, from,
+          {{FrameType::window, 1, 65536, {}}, {FrameType::fin, 1, 0, {}}, {FrameType::reset, 3, 104, {}}});
+  }
+}
+
+void pages() {
+  Capabilities capabilities;
+  capabilities.features = 15;
+  capabilities.max_streams = 64;
+  capabilities.tx_window = 8;
+  capabilities.rx_window = 4;
+  capabilities.vendor = "a maker";
+  Bytes page = encoded(capabilities, capability_page_size);
+  page.resize(capability_bytes);
+  seed("capabilities", "page", page);
+  capabilities = {};
+  capabilities.max_batch = min_batch;
+  capabilities.max_wait_ms = capabilities.lease_s = 1;
+  page = encoded(capabilities, capability_page_size);
+  page.resize(capability_bytes);
+  seed("capabilities", "least", page);
+  for (const bool resume : {false, true}) {
+    SessionRequest request{.resume = resume, .version = version, .id = {1, 2, 3}, .epoch = {4, 5, 6}};
+    seed("session_request", resume ? "resume" : "attach", encoded(request, session_request_size));
+  }
+}
+
+void names() {
+  seeds("endpoint", {"127.0.0.1:22", "[::1]:80", "[fe80::1]:443", "db.local:5432", "a_b.c:http", "Name:1",
+                     "::1", "[::1]", "127.1:80", "010.0.0.1", "[::ffff:1.2.3.4]:65535", "65536", "022", "ssh",
+                     "a..b:1", std::string("127.0.0.1\0:22", 13)});
+  seeds("device_uri",
+        {"/dev/nvme0", "/dev/nvme12?relays=9", "emu:", "emu:?relays=7&netns=drive&dialect=v1",
+         "emu:?relays=513", "/dev/nvme0n1", "emu:?netns=../x", "emu:?dialect=v2", "emu:?relays=1&relays=2"});
+  const auto look_up = [](char where, const std::string& name) {
+    return std::string("\1") + where + static_cast<char>(name.size()) + name;
+  };
+  seeds("node_table",
+        {look_up(1, "tcp") + look_up(2, "127.0.0.1:22"), look_up(2, "127.0.0.1") + look_up(16, "22"),
+         look_up(2, "[::1]:80") + std::string("\0\20", 2) + look_up(2, "db.local:http"), look_up(1, "status"),
+         look_up(3, "x"), look_up(2, "a") + look_up(16, "0")});
+}
+
+// Steps of drive_v1.cpp and host_v1.cpp: numbers as those files read them.
+void runs() {
+  const Bytes open{0, 0, 0}, settle{9}, read{2, 0, 0}, close{6, 0, 0},
+      write{4, 5, 0, 0, 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 0};
+  const auto run = [](uint8_t flags, std::initializer_list<Bytes> steps) {
+    Bytes all{flags};
+    for (const Bytes& step : steps) all.insert(all.end(), step.begin(), step.end());
+    return all;
+  };
+  const Bytes service_sends{11, 0, 16, 0}, service_ends{10, 0, 1}, service_resets{10, 0, 2};
+  for (const uint8_t flags : {uint8_t{6}, uint8_t{7}}) {
+    const std::string kind = flags == 6 ? "-well-behaved" : "-shipped";
+    seed("drive_v1", "write-read" + kind, run(flags, {open, settle, write, settle, read, settle, close}));
+    seed("drive_v1", "service-sends" + kind,
+         run(flags, {open, settle, read, read, service_sends, settle, read, settle}));
+    seed("drive_v1", "service-ends" + kind,
+         run(flags, {open, settle, read, service_ends, settle, read, settle, close}));
+    seed("drive_v1", "service-resets" + kind,
+         run(flags, {open, settle, read, service_resets, settle, write, settle}));
+    seed("drive_v1", "refused" + kind, run(flags, {{0, 1, 0}, settle, read, write, settle}));
+    seed("drive_v1", "anything" + kind,
+         run(flags, {{7, 0xC0, 0, 0, 0, 0, 0x80, 0, 0, 0}, {7, 6, 0, 0, 0, 0, 1}, settle}));
+  }
+  // connect; answers well-formed, with a batch end; write, read, end, release
+  const Bytes connect{0, 0, 80}, opened{1, 0, 4, 1, 0}, got{1, 0, 4, 200, 0, 0}, lost{1, 0, 0, 3, 0},
+      refused{1, 0, 1, 6, 0, 0}, queue{5, 0, 0, 0, 16}, take{5, 0, 1, 0, 1}, end{5, 0, 2}, release{5, 0, 4},
+      too_long{1, 0, 2, 255, 255, 255, 255, 0, 0, 0, 0, 0};
+  seed("host_v1", "write-read", run(7, {connect, opened, queue, got, take, got, got, take, end, release}));
+  seed("host_v1", "refused", run(6, {connect, refused, connect, refused, release}));
+  seed("host_v1", "lost", run(7, {connect, opened, queue, lost, lost, connect}));
+  seed("host_v1", "too-long", run(0, {connect, opened, too_long, take, release}));
+  seed("host_v1", "many",
+       run(1, {connect, connect, connect, connect, opened, opened, opened, queue, release, got, got, got}));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  root = argv[1];
+  batches();
+  pages();
+  names();
+  runs();
+  return 0;
+}

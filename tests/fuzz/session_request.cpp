@@ -1,0 +1,19 @@
+// Session requests: what any host may attach with.
+#include <vector>
+
+#include "libnvsock/relay_v2.hpp"
+#include "tests/fuzz/fuzz.hpp"
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace nvsock::relay_v2;
+  using nvsock::fuzz::check;
+  const auto first = parse_session_request({data, size});
+  if (!first) return 0;
+  std::vector<uint8_t> bytes(session_request_size);
+  encode(*first, bytes);
+  const auto second = parse_session_request(bytes);
+  check(second && second->resume == first->resume && second->version == first->version &&
+            second->id == first->id && second->epoch == first->epoch,
+        "an encoded request comes back as it was");
+  return 0;
+}

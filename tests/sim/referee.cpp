@@ -1,0 +1,170 @@
+#include "tests/sim/referee.hpp"
+
+#include "tests/sim/random.hpp"
+
+namespace nvsock::sim {
+
+using relay_v2::Frame;
+using relay_v2::FrameType;
+
+namespace {
+
+uint64_t hash_of(std::span<const uint8_t> bytes) {
+  uint64_t hash = bytes.size();
+  size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, bytes.data() + at, 8);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+    hash ^= hash >> 29;
+  }
+  for (; at < bytes.size(); ++at) hash = mix(hash ^ bytes[at]);
+  return hash;
+}
+
+}  // namespace
+
+const char* name_of(FrameType type) {
+  static constexpr const char* names[] = {"?",   "OPEN",  "OPENED", "DATA",      "DATAGRAM", "WINDOW",
+                                          "FIN", "RESET", "LISTEN", "LISTENING", "ACCEPTED", "STAT"};
+  return names[static_cast<uint8_t>(type) < std::size(names) ? static_cast<uint8_t>(type) : 0];
+}
+
+void Referee::sees_tx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
+  const auto found = sessions_.find(handle);
+  if (found == sessions_.end()) return;
+  Session& session = found->second;
+  if (sequence == 0) return story_.violation("tx with sequence 0");
+  const auto [known, first] = session.host_batches.emplace(sequence, hash_of(batch));
+  if (!first && known->second != hash_of(batch)) {
+    story_.violation("host batch %llu was sent again with other bytes",
+                     static_cast<unsigned long long>(sequence));
+  }
+  if (sequence < session.expected || sequence - session.expected >= tx_window_) return;
+  session.held.try_emplace(sequence, batch.begin(), batch.end());
+  for (auto next = session.held.find(session.expected); next != session.held.end();
+       next = session.held.find(session.expected)) {
+    apply(session, next->second, next->first, relay_v2::Batch::From::host);
+    session.held.erase(next);
+    ++session.expected;
+  }
+}
+
+void Referee::sees_rx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
+  const auto found = sessions_.find(handle);
+  if (found == sessions_.end())
+    return story_.violation("rx of session %u, which was never made, succeeded", handle);
+  Session& session = found->second;
+  const auto [known, first] = session.drive_batches.emplace(sequence, hash_of(batch));
+  if (!first) {
+    if (known->second != hash_of(batch)) {
+      story_.violation("drive batch %llu was repeated with other bytes",
+                       static_cast<unsigned long long>(sequence));
+    }
+    return;
+  }
+  if (sequence != session.next_made) {
+    story_.violation("the drive made batch %llu, not %llu", static_cast<unsigned long long>(sequence),
+                     static_cast<unsigned long long>(session.next_made));
+  }
+  session.next_made = sequence + 1;
+  apply(session, batch, sequence, relay_v2::Batch::From::drive);
+}
+
+void Referee::apply(Session& session, std::span<const uint8_t> bytes, uint64_t sequence,
+                    relay_v2::Batch::From from) {
+  const bool of_host = from == relay_v2::Batch::From::host;
+  auto batch = relay_v2::Batch::parse(bytes, sequence, from);
+  if (!batch) {
+    return story_.violation("batch %llu of the %s does not parse", static_cast<unsigned long long>(sequence),
+                            of_host ? "host" : "drive");
+  }
+  while (const auto frame = batch->next()) {
+    story_.tell("  %s %llu: %s stream %u value %u, %zu bytes", of_host ? "tx" : "rx",
+                static_cast<unsigned long long>(sequence), name_of(frame->type), frame->stream, frame->value,
+                frame->payload.size());
+    of_host ? host_frame(session, *frame) : drive_frame(session, *frame);
+  }
+}
+
+void Referee::host_frame(Session& session, const Frame& frame) {
+  const auto wrong = [&](const char* why) {
+    story_.violation("the host sent %s of stream %u, %s", name_of(frame.type), frame.stream, why);
+  };
+  if (frame.type == FrameType::stat) return;
+  if (frame.type == FrameType::open || frame.type == FrameType::listen) {
+    if (frame.stream % 2 == 0) wrong("an even number");
+    if (frame.stream <= session.last_opened) wrong("a number that was used");
+    session.last_opened = frame.stream;
+    session.streams[frame.stream].drive_credit = frame.value;
+    return;
+  }
+  const auto found = session.streams.find(frame.stream);
+  if (found == session.streams.end()) return wrong("which was never opened");
+  StreamView& stream = found->second;
+  if (stream.host_reset) return wrong("after its RESET");
+  if (!stream.opened && frame.type != FrameType::reset && !stream.drive_reset) wrong("before OPENED");
+  switch (frame.type) {
+    case FrameType::data:
+      if (stream.host_ended) wrong("after its FIN");
+      stream.host_credit -= static_cast<int64_t>(frame.payload.size());
+      if (stream.host_credit < 0) wrong("beyond its credit");
+      break;
+    case FrameType::window:
+      stream.drive_credit += frame.value;
+      if (stream.drive_credit > relay_v2::max_window) wrong("beyond the largest window");
+      break;
+    case FrameType::fin:
+      if (stream.host_ended) wrong("twice");
+      stream.host_ended = true;
+      break;
+    case FrameType::reset:
+      stream.host_ended = stream.host_reset = true;
+      break;
+    default:
+      wrong("which is not expected here");
+  }
+}
+
+// What the drive makes now it makes knowing every batch of the host that took effect.
+void Referee::drive_frame(Session& session, const Frame& frame) {
+  const auto wrong = [&](const char* why) {
+    story_.violation("the drive sent %s of stream %u, %s", name_of(frame.type), frame.stream, why);
+  };
+  if (frame.type == FrameType::stat) return;
+  const auto found = session.streams.find(frame.stream);
+  if (found == session.streams.end()) return wrong("which was never opened");
+  StreamView& stream = found->second;
+  if (stream.host_reset) wrong("after the host's RESET");
+  if (stream.drive_reset) wrong("after its RESET");
+  if (!stream.opened && frame.type != FrameType::opened && frame.type != FrameType::reset)
+    wrong("before OPENED");
+  switch (frame.type) {
+    case FrameType::opened:
+      if (stream.opened) wrong("twice");
+      stream.opened = true;
+      stream.host_credit = frame.value;
+      break;
+    case FrameType::data:
+      if (stream.drive_ended) wrong("after its FIN");
+      stream.drive_credit -= static_cast<int64_t>(frame.payload.size());
+      if (stream.drive_credit < 0) wrong("beyond its credit");
+      break;
+    case FrameType::window:
+      if (stream.drive_ended && stream.host_ended) wrong("after both have ended");
+      stream.host_credit += frame.value;
+      if (stream.host_credit > relay_v2::max_window) wrong("beyond the largest window");
+      break;
+    case FrameType::fin:
+      if (stream.drive_ended) wrong("twice");
+      stream.drive_ended = true;
+      break;
+    case FrameType::reset:
+      stream.drive_ended = stream.drive_reset = true;
+      break;
+    default:
+      wrong("which is not expected here");
+  }
+}
+
+}  // namespace nvsock::sim

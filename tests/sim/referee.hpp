@@ -1,0 +1,53 @@
+// Watches both ends from between them and knows the rules of docs/relay-protocol.md without their code: the
+// order of batches, that a repeated one has the same bytes, who may send which frame when, and credit.
+#pragma once
+
+#include <map>
+#include <span>
+#include <vector>
+
+#include "libnvsock/relay_v2.hpp"
+#include "tests/sim/story.hpp"
+
+namespace nvsock::sim {
+
+class Referee {
+ public:
+  Referee(Story& story, uint16_t tx_window) : story_(story), tx_window_(tx_window) {}
+
+  void session_made(uint32_t handle) { sessions_.try_emplace(handle); }
+  void drive_restarted() { sessions_.clear(); }
+  // The drive is about to execute this.
+  void sees_tx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch);
+  // The drive completed an rx with this.
+  void sees_rx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch);
+
+ private:
+  struct StreamView {
+    bool opened = false;
+    bool host_ended = false, drive_ended = false;  // FIN or RESET
+    bool host_reset = false, drive_reset = false;
+    int64_t host_credit = 0, drive_credit = 0;
+  };
+  struct Session {
+    uint64_t expected = 1;
+    std::map<uint64_t, std::vector<uint8_t>> held;
+    std::map<uint64_t, uint64_t> host_batches;  // by sequence, a hash of the bytes
+    std::map<uint64_t, uint64_t> drive_batches;
+    uint64_t next_made = 1;
+    uint32_t last_opened = 0;
+    std::map<uint32_t, StreamView> streams;
+  };
+
+  void apply(Session& session, std::span<const uint8_t> batch, uint64_t sequence, relay_v2::Batch::From from);
+  void host_frame(Session& session, const relay_v2::Frame& frame);
+  void drive_frame(Session& session, const relay_v2::Frame& frame);
+
+  Story& story_;
+  const uint16_t tx_window_;
+  std::map<uint32_t, Session> sessions_;
+};
+
+const char* name_of(relay_v2::FrameType type);
+
+}  // namespace nvsock::sim

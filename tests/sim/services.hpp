@@ -1,0 +1,76 @@
+// Services inside the drive, as models: each has a script that says what it does, and keeps a record of what
+// it saw. A model is two bounded socket buffers and a program between them that moves at moments of its own.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "csd/service.hpp"
+#include "tests/sim/pattern.hpp"
+#include "tests/sim/random.hpp"
+#include "tests/sim/story.hpp"
+#include "tests/sim/virtual_clock.hpp"
+
+namespace nvsock::sim {
+
+struct Script {
+  bool answers = true;    // otherwise a connection is neither made nor refused
+  int connect_error = 0;  // errno; 0: accepts
+  Clock::Duration connect_delay{};
+  bool echoes = false;        // sends what it reads
+  uint64_t source_bytes = 0;  // otherwise: sends so many of its own
+  bool ends_first = false;    // ends its direction with the last of them; otherwise once the host has ended
+  uint64_t reset_after = UINT64_MAX;  // resets the connection after so many bytes read and made
+  size_t in_capacity = 65536, out_capacity = 65536;
+  size_t read_size = 65536;  // of the program, at a time
+  Clock::Duration tick{};    // between two of its moments
+  uint64_t pause_every = UINT64_MAX;
+  Clock::Duration pause{};
+  Pattern from_host{}, from_service{};  // an echoing service returns what came: from_service is not used
+};
+
+struct Record {
+  unsigned connects = 0;
+  uint64_t got = 0;       // from the drive; always a prefix of from_host
+  uint64_t produced = 0;  // by the program
+  uint64_t given = 0;     // to the drive
+  bool end_given = false;
+  bool saw_end = false;  // the drive ended its direction
+  bool reset = false;    // by the program
+  bool closed = false, close_reset = false;
+  Clock::TimePoint closed_at{};
+};
+
+class SimServices final : public csd::ServiceFactory {
+ public:
+  SimServices(VirtualClock& clock, Random random, Story& story)
+      : clock_(clock), random_(random), story_(story) {}
+
+  // A service at `port`. Stays where it is for the life of this object.
+  void add(uint16_t port, const Script& script) { places_.try_emplace(port, Place{script, {}}); }
+  const Script& script(uint16_t port) const { return places_.at(port).script; }
+  const Record& record(uint16_t port) const { return places_.at(port).record; }
+  unsigned alive() const { return alive_; }
+
+  std::unique_ptr<csd::Service> connect(const relay_v2::Target& target,
+                                        csd::Service::Observer& observer) override;
+  void observe(csd::Service&, csd::Service::Observer&) override {}
+  std::unique_ptr<csd::Listener> listen(const relay_v2::Target&, int, csd::Listener::Observer&,
+                                        int& error) override;
+
+ private:
+  friend class SimService;
+  struct Place {
+    Script script;
+    Record record;
+  };
+
+  VirtualClock& clock_;
+  Random random_;
+  Story& story_;
+  std::map<uint16_t, Place> places_;
+  unsigned alive_ = 0;
+};
+
+}  // namespace nvsock::sim

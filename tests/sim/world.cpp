@@ -1,0 +1,331 @@
+#include "tests/sim/world.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "csd/session_table.hpp"
+#include "libnvsock/dialect_v2.hpp"
+#include "tests/sim/client.hpp"
+#include "tests/sim/port.hpp"
+
+namespace nvsock::sim {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto faults_end = 20s;
+// From the end of the faults: a connection that nobody answers (130 s), then what was accepted (30 s), and
+// the drive's lingering (30 s), with a margin.
+constexpr auto patience = 400s;
+constexpr uint64_t most_events = 5'000'000;
+constexpr uint16_t first_port = 1000;
+
+Clock::Duration up_to(Random& random, Clock::Duration most) {
+  return Clock::Duration(random.below(static_cast<uint64_t>(most.count()) + 1));
+}
+
+class World {
+ public:
+  World(uint64_t seed, bool told)
+      : random_(seed),
+        story_(clock_, told),
+        drive_options_(choose_drive()),
+        referee_(story_, drive_options_.tx_window),
+        services_(clock_, Random(random_.next()), story_),
+        port_(clock_, Random(random_.next()), story_, referee_, drive_options_.lease),
+        buffers_(128 * 1024, 4) {
+    start_drive();
+    port_.faults = choose_faults();
+    port_.on_lost_completion = [this] { lost_completion(); };
+    start_host();
+    add_clients();
+    add_hard_faults();
+  }
+
+  Outcome go() {
+    clock_.after(faults_end, [this] {
+      story_.tell("no faults from here on");
+      const Clock::Duration latency = std::min<Clock::Duration>(port_.faults.latency, 10ms);
+      port_.faults = {.latency = latency};
+    });
+    const bool finished = run_until(faults_end + patience, [this] {
+      return clock_.now().time_since_epoch() >= faults_end && std::ranges::all_of(clients_, &Client::done) &&
+             dialect_->counters().streams_now == 0;
+    });
+    if (!finished) {
+      for (const auto& client : clients_) {
+        if (!client->done()) story_.violation("%s: did not finish", client->state().c_str());
+      }
+      if (dialect_->counters().streams_now > 0) {
+        story_.violation("%u streams are left on the host", dialect_->counters().streams_now);
+      }
+    }
+    end(finished);
+    Outcome outcome{.violations = story_.violations(),
+                    .commands = port_.commands(),
+                    .bytes = bytes_,
+                    .streams = streams_,
+                    .hard_faults = hard_faults_};
+    return outcome;
+  }
+
+ private:
+  template <typename Predicate>
+  bool run_until(Clock::Duration bound, Predicate over) {
+    const auto deadline = Clock::TimePoint{} + bound;
+    while (!over()) {
+      if (clock_.now() > deadline || !clock_.step()) return false;
+      if (++events_ == most_events) {
+        story_.violation("%llu events: something goes round in circles",
+                         static_cast<unsigned long long>(events_));
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // Nothing may be left: on the host, on the way, in the drive.
+  void end(bool finished) {
+    const auto now = [this] { return clock_.now().time_since_epoch(); };
+    // detach() waits for nothing, and may overtake what carries the last bytes.
+    if (finished && !run_until(now() + 60s, [this] { return dialect_->session().live(); })) {
+      story_.violation("the session is not live, though nothing has failed for long");
+    }
+    run_until(now() + 5s, [] { return false; });
+    if (finished) {
+      dialect_->detach();
+      if (!run_until(now() + 60s, [this] { return port_.in_flight() == 0; })) {
+        story_.violation("%zu commands are in flight after detach()", port_.in_flight());
+      }
+    }
+    // Sessions that a lost attach made end with their lease, closed streams with their lingering.
+    const auto empty = [this] { return drive_->sessions() == 0 && services_.alive() == 0; };
+    if (finished && !run_until(now() + drive_options_.lease + drive_options_.linger + 15s, empty)) {
+      story_.violation("%zu sessions and %u services are left in the drive", drive_->sessions(),
+                       services_.alive());
+    }
+    for (size_t i = 0; i < clients_.size(); ++i) {
+      if (finished) clients_[i]->check_delivery();
+      const Record& record = services_.record(static_cast<uint16_t>(first_port + i));
+      bytes_ += record.got + record.given;
+    }
+    if (finished && buffers_.lent() > 0) story_.violation("%zu buffers are lent out", buffers_.lent());
+    if (finished && dialect_->counters().in_flight_now != port_.in_flight()) {
+      story_.violation("the host counts %u commands in flight", dialect_->counters().in_flight_now);
+    }
+    if (dialect_->counters().max_in_flight > SimPort::max_in_flight) {
+      story_.violation("%u commands were in flight", dialect_->counters().max_in_flight);
+    }
+    clients_.clear();
+    if (port_.in_flight() > 0) {  // their memory is the drive's; here nobody touches it any more
+      port_.interrupt(ENODEV, [this] { drive_->controller_reset(); });
+      port_.set_link(SimPort::Link::gone);
+      run_until(now() + 1s, [this] { return port_.in_flight() == 0; });
+    }
+    dialect_.reset();
+  }
+
+  // --- the drive ---
+
+  csd::SessionTableOptions choose_drive() {
+    csd::SessionTableOptions options;
+    const uint32_t batches[] = {4096, 4104, 16384, 65536, 131072, 131072};
+    const uint32_t windows[] = {64, 1000, 4096, 65536, 262144, 262144};
+    const uint32_t streams[] = {1, 3, 64, 64};
+    const uint16_t command_windows[] = {1, 2, 4, 8, 8};
+    const std::chrono::milliseconds waits[] = {50ms, 1000ms, 10000ms, 10000ms};
+    options.max_batch = random_.one_of(batches);
+    options.window = random_.one_of(windows);
+    options.max_streams = random_.one_of(streams);
+    options.tx_window = random_.one_of(command_windows);
+    options.rx_window = random_.one_of(command_windows);
+    options.max_wait = random_.one_of(waits);
+    return options;
+  }
+
+  void start_drive() {
+    for (uint8_t& byte : drive_options_.epoch) byte = static_cast<uint8_t>(random_.next());
+    drive_ = std::make_unique<csd::SessionTable>(clock_, services_, port_, drive_options_);
+    port_.set_drive(drive_.get());
+    story_.tell("a drive: batches of %u, window %u, tx window %u, rx window %u, %u streams, waits of %d ms",
+                drive_options_.max_batch, drive_options_.window, drive_options_.tx_window,
+                drive_options_.rx_window, drive_options_.max_streams,
+                static_cast<int>(drive_options_.max_wait.count()));
+  }
+
+  // --- the host ---
+
+  void start_host() {
+    relay_v2::Capabilities capabilities;
+    capabilities.features = drive_options_.features;
+    capabilities.max_streams = drive_options_.max_streams;
+    capabilities.max_batch = drive_options_.max_batch;
+    capabilities.max_wait_ms = static_cast<uint32_t>(drive_options_.max_wait.count());
+    capabilities.tx_window = drive_options_.tx_window;
+    capabilities.rx_window = drive_options_.rx_window;
+    capabilities.lease_s = static_cast<uint32_t>(drive_options_.lease.count());
+    capabilities.epoch = drive_options_.epoch;
+    const uint32_t windows[] = {64, 1000, 4096, 65536, 262144, 262144};
+    DialectV2Options options;
+    options.window = random_.one_of(windows);
+    for (uint8_t& byte : options.session) byte = static_cast<uint8_t>(random_.next());
+    options.log = [this](LogLevel, const std::string& text) { story_.tell("host: %s", text.c_str()); };
+    story_.tell("a host: window %u", options.window);
+    host_window_ = options.window;
+    dialect_ = std::make_unique<DialectV2>(clock_, port_, capabilities, std::move(options));
+  }
+
+  void add_clients() {
+    const size_t count = random_.chance(700) ? random_.between(1, 6) : random_.between(7, 24);
+    streams_ = static_cast<unsigned>(count);
+    // Tiny windows take a command for a few bytes: less data, so that runs stay short.
+    const uint32_t window = std::min(host_window_, drive_options_.window);
+    const uint64_t most = window < 100 ? 3000 : window <= 4096 ? 20'000 : 1'000'000;
+    for (size_t i = 0; i < count; ++i) {
+      const auto port = static_cast<uint16_t>(first_port + i);
+      const Plan plan = choose_plan(most);
+      services_.add(port, choose_script(plan, most));
+      clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
+                                                  services_, buffers_, port, plan,
+                                                  [this] { return link_failed(); }));
+      const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
+      clock_.after(start, [client = clients_.back().get()] { client->start(); });
+    }
+  }
+
+  Plan choose_plan(uint64_t most) {
+    using End = Plan::End;
+    Plan plan;
+    plan.to_send = random_.any_size(most);
+    plan.write_size = random_.any_size(128 * 1024) + 1;
+    plan.read_size = random_.any_size(128 * 1024) + 1;
+    plan.write_pause = Clock::Duration(random_.any_size(10'000'000));
+    plan.read_pause = Clock::Duration(random_.any_size(10'000'000));
+    plan.long_pauses = random_.chance(300) ? 2 : 0;
+    const End ends[] = {End::both, End::both, End::both, End::after_writing, End::any_time, End::unread};
+    plan.end = random_.one_of(ends);
+    plan.patience = up_to(random_, random_.chance(500) ? Clock::Duration(20ms) : Clock::Duration(10s));
+    // Many steps of a few bytes show nothing new.
+    plan.write_size = std::max<size_t>(plan.write_size, plan.to_send / 400);
+    plan.read_size = std::max<size_t>(plan.read_size, most / 400);
+    return plan;
+  }
+
+  Script choose_script(const Plan& plan, uint64_t most) {
+    Script script;
+    script.from_host = Pattern(random_.next());
+    script.from_service = Pattern(random_.next());
+    script.connect_delay = up_to(random_, random_.chance(800) ? Clock::Duration(2ms) : Clock::Duration(4s));
+    if (random_.chance(60)) {
+      const int errors[] = {ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT};
+      script.connect_error = random_.one_of(errors);
+    }
+    script.answers = !random_.chance(20);
+    script.echoes = plan.end != Plan::End::unread && random_.chance(400);
+    script.source_bytes = random_.any_size(most);
+    script.ends_first = random_.chance(400);
+    if (random_.chance(100)) script.reset_after = random_.any_size(most);
+    script.in_capacity = random_.any_size(64 * 1024) + 1;
+    script.out_capacity = random_.any_size(64 * 1024) + 1;
+    script.read_size = random_.any_size(64 * 1024) + 1;
+    const size_t least = most / 400 + 1;
+    script.in_capacity = std::max(script.in_capacity, least);
+    script.out_capacity = std::max(script.out_capacity, least);
+    script.read_size = std::max(script.read_size, least);
+    script.tick = Clock::Duration(random_.any_size(2'000'000));
+    if (random_.chance(200)) {
+      script.pause_every = most / 5 + 1;
+      script.pause = up_to(random_, 2s);
+    }
+    return script;
+  }
+
+  // The host was told, or may think, that the drive has lost its session.
+  bool link_failed() const { return epoch_changed_ || port_.was_silent(); }
+
+  // --- faults ---
+
+  PortFaults choose_faults() {
+    const Clock::Duration latencies[] = {0us, 20us, 1ms, 1ms, 30ms, 200ms};
+    PortFaults faults{.latency = random_.one_of(latencies)};
+    calm_ = random_.chance(200);
+    if (calm_) return faults;
+    const unsigned duplicates[] = {0, 5, 50, 300};
+    const unsigned lost[] = {0, 0, 1, 10};
+    const unsigned transient[] = {0, 0, 2, 20};
+    faults.duplicates = random_.one_of(duplicates);
+    faults.lost = random_.one_of(lost);
+    faults.transient = random_.one_of(transient);
+    return faults;
+  }
+
+  void add_hard_faults() {
+    if (calm_) return;
+    const bool storm = random_.chance(100);
+    for (uint64_t left = storm ? 40 : random_.below(5); left > 0; --left) {
+      const Clock::Duration at = storm                 ? up_to(random_, 3s)
+                                 : random_.chance(500) ? up_to(random_, 200ms)
+                                                       : up_to(random_, faults_end);
+      const auto kind = static_cast<unsigned>(random_.below(storm ? 85 : 100));
+      clock_.after(at, [this, kind] { hard_fault(kind); });
+    }
+  }
+
+  void lost_completion() {
+    if (std::exchange(reset_comes_, true)) return;
+    clock_.after(50ms + up_to(random_, 3s), [this] { hard_fault(0); });
+  }
+
+  void hard_fault(unsigned kind) {
+    if (faulting_) return;
+    faulting_ = true;
+    reset_comes_ = false;
+    ++hard_faults_;
+    const bool restart = kind >= 85 && kind < 95;
+    const bool gone = kind >= 60 && kind < 85;
+    const bool lasting = kind >= 95;
+    story_.tell("%s", restart ? "the drive restarts"
+                      : gone  ? "the controller is removed"
+                              : "the controller is reset");
+    port_.interrupt(gone ? ENODEV : EINTR, [this, restart] {
+      if (!restart) return drive_->controller_reset();
+      epoch_changed_ = true;
+      drive_.reset();
+      referee_.drive_restarted();
+      start_drive();
+    });
+    port_.set_link(gone ? SimPort::Link::gone : SimPort::Link::not_live);
+    // Mostly short: most of what is to be disturbed happens within a second.
+    Clock::Duration down = up_to(random_, random_.chance(700) ? Clock::Duration(20ms) : Clock::Duration(4s));
+    if (lasting) down = drive_options_.lease + up_to(random_, 20s) - 5s;
+    clock_.after(down, [this] {
+      port_.set_link(SimPort::Link::live);
+      faulting_ = false;
+    });
+  }
+
+  Random random_;
+  VirtualClock clock_;
+  Story story_;
+  csd::SessionTableOptions drive_options_;
+  Referee referee_;
+  SimServices services_;
+  SimPort port_;
+  BufferPool buffers_;
+  std::unique_ptr<csd::SessionTable> drive_;
+  std::unique_ptr<DialectV2> dialect_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  uint32_t host_window_ = 0;
+  uint64_t events_ = 0;
+  uint64_t bytes_ = 0;
+  unsigned streams_ = 0, hard_faults_ = 0;
+  bool calm_ = false, faulting_ = false, reset_comes_ = false, epoch_changed_ = false;
+};
+
+}  // namespace
+
+Outcome run(uint64_t seed, bool told) {
+  return World(seed, told).go();
+}
+
+}  // namespace nvsock::sim

@@ -1,0 +1,22 @@
+// One run: a host with some streams, a drive with their services, the way between them, and faults for a
+// while.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace nvsock::sim {
+
+struct Outcome {
+  std::vector<std::string> violations;
+  uint64_t commands = 0;
+  uint64_t bytes = 0;  // that services and clients got
+  unsigned streams = 0;
+  unsigned hard_faults = 0;
+};
+
+// Everything in it follows from the seed. `told`: prints the story.
+Outcome run(uint64_t seed, bool told);
+
+}  // namespace nvsock::sim
