@@ -4,6 +4,7 @@
 #include <asio/steady_timer.hpp>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -35,6 +36,14 @@ void occupy_standard_descriptors() {
     fd = open("/dev/null", O_RDWR | O_CLOEXEC);
   } while (fd >= 0 && fd <= STDERR_FILENO);
   if (fd >= 0) close(fd);
+}
+
+// Each connection of the emulated drive is a socket; the usual soft limit of 1024 is for select(2)'s sake.
+void allow_many_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // With the preload shim inherited, the emulated drive would connect through its own mount.
@@ -126,6 +135,7 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
   csdfs::occupy_standard_descriptors();
+  csdfs::allow_many_descriptors();
   csdfs::disarm_preload_shim();
   nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);
   if (!options) return csdfs::failed(options.error());

@@ -434,13 +434,20 @@ def is_mounted(path):
     return bool(mounts_on(path))
 
 
+def emu(*options):
+    """The emulated drive's URI, speaking the generation that NVSOCK_DIALECT names, if any."""
+    dialect = os.environ.get("NVSOCK_DIALECT")
+    chosen = ([f"dialect={dialect}"] if dialect else []) + list(options)
+    return "emu:" + ("?" + "&".join(chosen) if chosen else "")
+
+
 class Mount:
     """csdfs -f on a temporary directory, from start to a clean exit.
 
     cleanup() asks it to end with SIGTERM and fails the test if it does not exit with 0, leaves the mount
     behind, or a sanitizer has complained."""
 
-    def __init__(self, test, device="emu:", options=(), directory=None):
+    def __init__(self, test, device=emu(), options=(), directory=None):
         self.device = device
         self.path = directory or tempfile.mkdtemp(prefix="csdt-")
         if not directory:
@@ -550,7 +557,7 @@ class CsdTest(unittest.TestCase):
             print(mount.log()[-4000:], file=sys.stderr)
             mount.process.kill()
 
-    def mount(self, device="emu:", **options):
+    def mount(self, device=emu(), **options):
         return Mount(self, device, **options)
 
     def server(self, handler, **options):

@@ -90,7 +90,7 @@ class BulkThroughSsh(CsdTest):
     def setUp(self):
         self.inside = self.netns()
         self.sshd = Sshd(self, self.inside)
-        self.drive = self.mount(f"emu:?netns={self.inside.name}")
+        self.drive = self.mount(csd.emu(f"netns={self.inside.name}"))
         self.environment = {"LD_PRELOAD": csd.SHIM, "NVSOCK_MOUNT": self.drive.path}
         self.path = self.scratch() + "/bulk"
         with open(self.path, "wb") as file:

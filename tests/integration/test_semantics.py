@@ -693,7 +693,7 @@ class ErrorsInTheDrive(CsdTest):
 
     def setUp(self):
         self.inside = self.netns()
-        self.drive = self.mount(f"emu:?netns={self.inside.name}")
+        self.drive = self.mount(csd.emu(f"netns={self.inside.name}"))
 
     def compare(self, host, port, expected):
         """The same address by a socket in the namespace and by a mount file, waiting and not."""

@@ -20,7 +20,7 @@ unsigned long long shown(uint64_t value) {
 
 Client::Client(VirtualClock& clock, Random random, Story& story, Dialect& dialect,
                const SimServices& services, BufferPool& buffers, uint16_t port, const Plan& plan,
-               Excuse link_failed)
+               Excuse excuse)
     : clock_(clock),
       random_(random),
       story_(story),
@@ -29,16 +29,17 @@ Client::Client(VirtualClock& clock, Random random, Story& story, Dialect& dialec
       buffers_(buffers),
       port_(port),
       plan_(plan),
-      link_failed_(std::move(link_failed)) {}
+      excuse_(std::move(excuse)) {}
 
 void Client::start() {
+  opened_at_ = clock_.now();
   Endpoint endpoint;
   endpoint.host = "127.0.0.1";
   endpoint.port = port_;
   auto stream = dialect_.connect(endpoint, this);
   if (!stream) {
     const int code = stream.error().code;
-    if (code != ENFILE && !(code == ENODEV && link_failed_())) {
+    if (code != ENFILE && !(code == ENODEV && link_failed())) {
       story_.violation("client %u: connect() says errno %d: %s", port_, code, stream.error().text.c_str());
     }
     clock_.after(code == ENFILE ? 50ms : 1000ms, alive_, [this] { start(); });
@@ -191,7 +192,7 @@ void Client::failed(int error) {
   const bool refused = script.connect_error != 0 && error == script.connect_error && !established_;
   const bool silent = !script.answers && error == ETIMEDOUT && !established_;
   const bool reset = record.reset && (error == ECONNRESET || error == EPIPE);
-  const bool link = link_failed_() && (error == ECONNRESET || error == ETIMEDOUT || error == EPIPE);
+  const bool link = link_failed() && (error == ECONNRESET || error == ETIMEDOUT || error == EPIPE);
   if (!refused && !silent && !reset && !link) {
     story_.violation("client %u: told errno %d without a cause", port_, error);
   }
@@ -201,7 +202,7 @@ void Client::failed(int error) {
 void Client::ended() {
   const Record& record = services_.record(port_);
   if (!record.end_given) {
-    if (!link_failed_()) story_.violation("client %u: the end came, but the service has not ended", port_);
+    if (!link_failed()) story_.violation("client %u: the end came, but the service has not ended", port_);
   } else if (read_ != record.produced) {
     story_.violation("client %u: read %llu of %llu bytes up to the end", port_, shown(read_),
                      shown(record.produced));
@@ -222,7 +223,7 @@ void Client::release(const char* why) {
 void Client::check_delivery() {
   const Record& record = services_.record(port_);
   if (record.got > written_) story_.violation("%s: more than was written", state().c_str());
-  if (!done_ || failed_ || !established_ || record.reset || link_failed_()) return;
+  if (!done_ || failed_ || !established_ || record.reset || link_failed()) return;
   if (record.got == written_) {
     if (record.close_reset) story_.violation("%s, and saw a reset at the end", state().c_str());
     return;

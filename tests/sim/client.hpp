@@ -28,11 +28,11 @@ struct Plan {
 
 class Client final : private StreamObserver {
  public:
-  // What the run knows: whether the link may have ended streams.
-  using Excuse = std::function<bool()>;
+  // What the run knows: whether the link may have ended streams that were opened then.
+  using Excuse = std::function<bool(Clock::TimePoint opened)>;
 
   Client(VirtualClock& clock, Random random, Story& story, Dialect& dialect, const SimServices& services,
-         BufferPool& buffers, uint16_t port, const Plan& plan, Excuse link_failed);
+         BufferPool& buffers, uint16_t port, const Plan& plan, Excuse excuse);
 
   void start();
   bool done() const { return done_; }
@@ -48,6 +48,7 @@ class Client final : private StreamObserver {
   void write_later();
   void read_later();
   Clock::Duration pause(Clock::Duration most);
+  bool link_failed() const { return excuse_(opened_at_); }
   void failed(int error);
   void ended();
   void release(const char* why);
@@ -60,14 +61,14 @@ class Client final : private StreamObserver {
   BufferPool& buffers_;
   const uint16_t port_;
   const Plan plan_;
-  const Excuse link_failed_;
+  const Excuse excuse_;
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
   StreamHandle stream_;
   uint64_t written_ = 0, read_ = 0;
   bool acting_ = false, again_ = false;
   bool write_waits_ = false, read_waits_ = false;
   bool established_ = false, failed_ = false, released_early_ = false, done_ = false;
-  Clock::TimePoint released_at_{};
+  Clock::TimePoint opened_at_{}, released_at_{};
 };
 
 }  // namespace nvsock::sim

@@ -215,7 +215,7 @@ void SimPort::deliver() {
                     batch ? arrived.completion.dw0 : relay_v2::capability_page_size);
       }
       if (command.cdw10 != relay_v2::function::capabilities) {
-        silent_ = was_silent();
+        silent_until_ = silent_until();
         heard_ = clock_.now();
       }
     } else {

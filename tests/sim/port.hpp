@@ -54,8 +54,11 @@ class SimPort final : public CommandPort, public csd::CompletionQueue {
   void flush() override;
 
   size_t in_flight() const { return trips_.size(); }
-  // The host heard of nothing that succeeded for about a lease: it may have given the session up.
-  bool was_silent() const { return silent_ || clock_.now() - heard_ > lease_ - std::chrono::seconds(1); }
+  // When the host last had heard of nothing that succeeded for about a lease: it may have given the session
+  // up.
+  Clock::TimePoint silent_until() const {
+    return clock_.now() - heard_ > lease_ - std::chrono::seconds(1) ? clock_.now() : silent_until_;
+  }
   uint64_t commands() const { return next_trip_; }
 
  private:
@@ -100,7 +103,7 @@ class SimPort final : public CommandPort, public csd::CompletionQueue {
   std::vector<Arrived> arrived_;
   bool delivering_ = false;
   Clock::TimePoint heard_{};
-  bool silent_ = false;
+  Clock::TimePoint silent_until_ = Clock::TimePoint::min();
 };
 
 }  // namespace nvsock::sim

@@ -185,9 +185,9 @@ class World {
       const auto port = static_cast<uint16_t>(first_port + i);
       const Plan plan = choose_plan(most);
       services_.add(port, choose_script(plan, most));
-      clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
-                                                  services_, buffers_, port, plan,
-                                                  [this] { return link_failed(); }));
+      clients_.push_back(std::make_unique<Client>(
+          clock_, Random(random_.next()), story_, *dialect_, services_, buffers_, port, plan,
+          [this](Clock::TimePoint opened) { return link_failed(opened); }));
       const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
       clock_.after(start, [client = clients_.back().get()] { client->start(); });
     }
@@ -240,8 +240,10 @@ class World {
     return script;
   }
 
-  // The host was told, or may think, that the drive has lost its session.
-  bool link_failed() const { return epoch_changed_ || port_.was_silent(); }
+  // The host was told, or may think, that the drive has lost the session that streams of that time were in.
+  bool link_failed(Clock::TimePoint opened) const {
+    return opened <= port_.silent_until() || opened <= restart_settled_;
+  }
 
   // --- faults ---
 
@@ -266,7 +268,7 @@ class World {
       const Clock::Duration at = storm                 ? up_to(random_, 3s)
                                  : random_.chance(500) ? up_to(random_, 200ms)
                                                        : up_to(random_, faults_end);
-      const auto kind = static_cast<unsigned>(random_.below(storm ? 85 : 100));
+      const auto kind = static_cast<unsigned>(random_.below(storm ? 80 : 100));
       clock_.after(at, [this, kind] { hard_fault(kind); });
     }
   }
@@ -281,15 +283,16 @@ class World {
     faulting_ = true;
     reset_comes_ = false;
     ++hard_faults_;
-    const bool restart = kind >= 85 && kind < 95;
-    const bool gone = kind >= 60 && kind < 85;
-    const bool lasting = kind >= 95;
+    const bool restart = kind >= 80 && kind < 96;
+    const bool gone = kind >= 60 && kind < 80;
+    const bool lasting = kind >= 96;
     story_.tell("%s", restart ? "the drive restarts"
                       : gone  ? "the controller is removed"
                               : "the controller is reset");
     port_.interrupt(gone ? ENODEV : EINTR, [this, restart] {
       if (!restart) return drive_->controller_reset();
-      epoch_changed_ = true;
+      ++restarts_;
+      restart_settled_ = Clock::TimePoint::max();  // until the host must have seen it
       drive_.reset();
       referee_.drive_restarted();
       start_drive();
@@ -298,9 +301,14 @@ class World {
     // Mostly short: most of what is to be disturbed happens within a second.
     Clock::Duration down = up_to(random_, random_.chance(700) ? Clock::Duration(20ms) : Clock::Duration(4s));
     if (lasting) down = drive_options_.lease + up_to(random_, 20s) - 5s;
-    clock_.after(down, [this] {
+    clock_.after(down, [this, restart] {
       port_.set_link(SimPort::Link::live);
       faulting_ = false;
+      // The host tries once a second at least, and a round trip may fail a few times.
+      if (!restart) return;
+      clock_.after(5s, [this, restarts = restarts_] {
+        if (restarts == restarts_) restart_settled_ = clock_.now();
+      });
     });
   }
 
@@ -318,8 +326,9 @@ class World {
   uint32_t host_window_ = 0;
   uint64_t events_ = 0;
   uint64_t bytes_ = 0;
-  unsigned streams_ = 0, hard_faults_ = 0;
-  bool calm_ = false, faulting_ = false, reset_comes_ = false, epoch_changed_ = false;
+  unsigned streams_ = 0, hard_faults_ = 0, restarts_ = 0;
+  bool calm_ = false, faulting_ = false, reset_comes_ = false;
+  Clock::TimePoint restart_settled_ = Clock::TimePoint::min();
 };
 
 }  // namespace

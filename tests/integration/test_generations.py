@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""What only a drive of the second generation can do, and how csdfs finds out which one it has."""
+
+import errno
+import os
+import select
+import socket
+
+import csd
+from csd import IOC_SHUTDOWN, CsdTest, Server, eventually, ioctl_int, poll_now, read_exactly, read_to_end, write_all
+
+STREAMS = int(1000 * csd.SCALE)  # more than any first-generation drive carries
+
+
+class Negotiation(CsdTest):
+    def test_status_says_which_generation_and_why(self):
+        for device, line in (("emu:", "dialect: v1 (no capability page)"),
+                             ("emu:?dialect=v1", "dialect: v1 (no capability page)"),
+                             ("emu:?dialect=v2", 'dialect: v2 (capability page of "')):
+            with self.subTest(device):
+                self.assertIn(line, self.mount(device).text("status"))
+
+
+class SecondGeneration(CsdTest):
+    def setUp(self):
+        self.drive = self.mount("emu:?dialect=v2")
+
+    def open(self, server, host="127.0.0.1"):
+        return self.fd(self.drive.open(server.port, host=host))
+
+    def test_half_close_reaches_the_peer_and_its_answer_comes_back(self):
+        def answer(peer):
+            received = 0
+            while data := peer.take():
+                received += len(data)
+            peer.sock.sendall(f"{received} bytes and the end".encode())
+
+        fd = self.open(self.server(answer))
+        write_all(fd, csd.pattern(300_000))
+        ioctl_int(fd, IOC_SHUTDOWN, socket.SHUT_WR)
+        self.assertEqual(read_to_end(fd), b"300000 bytes and the end")
+
+    def test_reset_and_end_of_the_peer_are_told_apart(self):
+        server = self.server(Server.manual)
+        reset, ended = self.open(server), self.open(server)
+        server.peer(0).reset()
+        server.peer(1).sock.close()
+        self.assertTrue(poll_now(reset, select.POLLIN, 5000))
+        with self.raises_errno(errno.ECONNRESET):
+            os.read(reset, 1)
+        self.assertEqual(os.read(ended, 1), b"")
+
+    def test_names_and_ipv6_are_the_drives_business(self):
+        self.assertEqual(self.reply("localhost", "127.0.0.1"), b"hello")
+        self.assertEqual(self.reply("[::1]", "::1"), b"hello")
+        with self.raises_errno(errno.EHOSTUNREACH):
+            self.drive.open(80, host="no-such-host.invalid")
+
+    def reply(self, host, address):
+        server = self.server(lambda peer: peer.sock.sendall(b"hello"), address=address)
+        return read_exactly(self.open(server, host), 5)
+
+    def test_many_streams_share_a_few_commands(self):
+        server = self.server(Server.echo, backlog=1024)
+        descriptors = [self.open(server) for _ in range(STREAMS)]
+        for number, fd in enumerate(descriptors):
+            os.write(fd, b"%08d" % number)
+        for number, fd in enumerate(descriptors):
+            self.assertEqual(read_exactly(fd, 8), b"%08d" % number)
+        self.assertEqual(self.drive.counter("relays in use"), STREAMS)
+        self.assertLessEqual(self.drive.counter("most commands in flight"), 16)
+        for fd in descriptors:
+            self.close(fd)
+        eventually(lambda: self.drive.counter("relays in use") == 0, 10)
+
+
+if __name__ == "__main__":
+    csd.main()
