@@ -66,8 +66,11 @@ struct Drive::SecondGeneration {
 
 Drive::Drive(asio::io_context& loop, const EmulatedDriveOptions& options, NetworkNamespace where,
              CompletionQueue& completions)
-    : loop_(loop), options_(options), where_(std::make_shared<const NetworkNamespace>(std::move(where))),
-      completions_(completions), relays_(options.relays) {
+    : loop_(loop),
+      options_(options),
+      where_(std::make_shared<const NetworkNamespace>(std::move(where))),
+      completions_(completions),
+      relays_(options.relays) {
   if (options.second_generation) second_ = std::make_unique<SecondGeneration>(loop, where_, completions);
 }
 
@@ -156,7 +159,8 @@ void Drive::opened(Relay& relay, Command& open, int error) {
     complete(open, status::success);
   } else {
     relay.close();
-    *std::find_if(relays_.begin(), relays_.end(), [&](const auto& held) { return held.get() == &relay; }) = nullptr;
+    *std::find_if(relays_.begin(), relays_.end(), [&](const auto& held) { return held.get() == &relay; }) =
+        nullptr;
     refuse_open(open, error);
   }
   writes_moved(relay);
@@ -183,7 +187,8 @@ void Drive::read(Command& command) {
 }
 
 void Drive::write(Command& command) {
-  if (command.cdw12 < 1 || command.cdw12 > relay_v1::max_write) return complete(command, status::invalid_field);
+  if (command.cdw12 < 1 || command.cdw12 > relay_v1::max_write)
+    return complete(command, status::invalid_field);
   const std::shared_ptr<Relay> relay = find(command.cdw13);
   if (!relay) return complete(command, status::internal_error);
   relay->queue_write(command);

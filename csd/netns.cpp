@@ -22,7 +22,8 @@ Result<NetworkNamespace> NetworkNamespace::open(const std::string& name) {
                            " (make it with: ip netns add " + name + ")"};
   }
   result.outside_ = ::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-  if (result.outside_ < 0 || setns(result.inside_, CLONE_NEWNET) != 0 || setns(result.outside_, CLONE_NEWNET) != 0) {
+  if (result.outside_ < 0 || setns(result.inside_, CLONE_NEWNET) != 0 ||
+      setns(result.outside_, CLONE_NEWNET) != 0) {
     const int code = errno;
     return Error{code, "network namespace \"" + name + "\" cannot be entered: " + std::strerror(code)};
   }
@@ -43,7 +44,9 @@ NetworkNamespace::~NetworkNamespace() {
   if (outside_ >= 0) close(outside_);
 }
 
-bool NetworkNamespace::enter() const { return inside_ < 0 || setns(inside_, CLONE_NEWNET) == 0; }
+bool NetworkNamespace::enter() const {
+  return inside_ < 0 || setns(inside_, CLONE_NEWNET) == 0;
+}
 
 int NetworkNamespace::make_socket(int family, int type) const {
   const int flags = type | SOCK_NONBLOCK | SOCK_CLOEXEC;

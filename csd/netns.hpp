@@ -25,7 +25,7 @@ class NetworkNamespace {
  private:
   NetworkNamespace() = default;
 
-  int inside_ = -1;   // both -1: the process's own namespace
+  int inside_ = -1;  // both -1: the process's own namespace
   int outside_ = -1;
 };
 

@@ -115,7 +115,9 @@ void Relay::await_readable() {
                      });
 }
 
-void Relay::queue_write(Command& write) { writes_.push(write); }
+void Relay::queue_write(Command& write) {
+  writes_.push(write);
+}
 
 void Relay::send_writes() {
   while (!writes_.empty() && !awaiting_writable_ && !closed_) {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <asio/posix/stream_descriptor.hpp>
-
 #include <memory>
 
 #include "libnvsock/command.hpp"
@@ -47,11 +46,11 @@ class Relay : public std::enable_shared_from_this<Relay> {
   unsigned reads_queued_ = 0;
   CommandQueue writes_;
   uint32_t first_write_sent_ = 0;  // bytes of the oldest write that left already
-  bool drained_ = false;  // the socket has nothing until it becomes readable again
+  bool drained_ = false;           // the socket has nothing until it becomes readable again
   bool awaiting_readable_ = false;
   bool awaiting_writable_ = false;
-  bool ended_ = false;   // the peer ended its direction
-  bool lost_ = false;    // the peer reset the connection and the firmware lost its reads
+  bool ended_ = false;  // the peer ended its direction
+  bool lost_ = false;   // the peer reset the connection and the firmware lost its reads
   bool closed_ = false;
 };
 

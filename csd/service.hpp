@@ -73,8 +73,8 @@ class ServiceFactory {
   // An accepted service gets its observer here, before it is used.
   virtual void observe(Service& service, Service::Observer& observer) = 0;
   // Null and *error (an errno) when the address cannot be listened at.
-  virtual std::unique_ptr<Listener> listen(const relay_v2::Target& target, int backlog, Listener::Observer& observer,
-                                           int& error) = 0;
+  virtual std::unique_ptr<Listener> listen(const relay_v2::Target& target, int backlog,
+                                           Listener::Observer& observer, int& error) = 0;
 };
 
 }  // namespace nvsock::csd

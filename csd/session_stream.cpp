@@ -230,7 +230,8 @@ void SessionStream::taken_by_service(size_t cost) {
   // With a small window half of it may not be enough for the largest datagram.
   const bool needs_large = datagram_ && window_ < 2 * datagram_credit(relay_v2::max_datagram) &&
                            granted_ < datagram_credit(relay_v2::max_datagram);
-  if (lingering_ || host_ended_ || window_due_ || returnable_ == 0 || (returnable_ < window_ / 2 && !needs_large)) {
+  if (lingering_ || host_ended_ || window_due_ || returnable_ == 0 ||
+      (returnable_ < window_ / 2 && !needs_large)) {
     return;
   }
   window_due_ = true;

@@ -22,7 +22,9 @@ constexpr int reply_entries = 260;
 // although bytes were delivered (Linux 5.10-6.18, fuse_direct_io). Anything above this is cut to it.
 constexpr size_t longest_reply = (max_transfer / nvsock::page_size - 1) * nvsock::page_size;
 
-bool is_set(const timeval& value) { return value.tv_sec != 0 || value.tv_usec != 0; }
+bool is_set(const timeval& value) {
+  return value.tv_sec != 0 || value.tv_usec != 0;
+}
 
 }  // namespace
 
@@ -81,7 +83,8 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
   list.push(entry);
   fuse_req_interrupt_func(entry->request, interrupted, entry);
   if (is_set(timeout)) {
-    entry->deadline = Clock::now() + std::chrono::seconds(timeout.tv_sec) + std::chrono::microseconds(timeout.tv_usec);
+    entry->deadline =
+        Clock::now() + std::chrono::seconds(timeout.tv_sec) + std::chrono::microseconds(timeout.tv_usec);
     arm_deadline();
   }
   return true;
@@ -126,9 +129,10 @@ void Connection::arm_deadline() {
   if (!deadline_timer_) deadline_timer_ = std::make_shared<asio::steady_timer>(filesystem_.loop());
   deadline_timer_->expires_at(earliest);
   // An expiry that is queued already comes even when the timer is cancelled, or gone with the connection.
-  deadline_timer_->async_wait([this, timer = std::weak_ptr(deadline_timer_)](const asio::error_code& cancelled) {
-    if (!cancelled && !timer.expired()) deadline_passed();
-  });
+  deadline_timer_->async_wait(
+      [this, timer = std::weak_ptr(deadline_timer_)](const asio::error_code& cancelled) {
+        if (!cancelled && !timer.expired()) deadline_passed();
+      });
 }
 
 void Connection::deadline_passed() {
@@ -188,7 +192,8 @@ bool Connection::answer_open(fuse_req_t request) {
 }
 
 bool Connection::reply_open(fuse_req_t request) {
-  filesystem_.log().debug("connection {} to {} opened by process {}", stream_->id(), stream_->peer().text(), opener_);
+  filesystem_.log().debug("connection {} to {} opened by process {}", stream_->id(), stream_->peer().text(),
+                          opener_);
   // libfuse 3.14 has no field for FOPEN_STREAM, without which a blocked read would block the writes of
   // the same description (f_pos_lock).
   fuse_open_out out{};

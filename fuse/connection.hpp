@@ -8,7 +8,6 @@
 #pragma once
 
 #include <asio/steady_timer.hpp>
-
 #include <memory>
 #include <vector>
 
@@ -25,9 +24,9 @@ class Connection;
 struct Parked {
   fuse_req_t request = nullptr;
   Connection* owner = nullptr;
-  size_t size = 0;        // bytes asked for, or to write
-  nvsock::Slice data{};   // writes: what is left
-  size_t done = 0;        // writes: bytes the stream took
+  size_t size = 0;       // bytes asked for, or to write
+  nvsock::Slice data{};  // writes: what is left
+  size_t done = 0;       // writes: bytes the stream took
   std::chrono::steady_clock::time_point deadline{};
   Parked* next = nullptr;
 };
@@ -108,11 +107,11 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   const pid_t opener_;
   SocketOptions options_;
   bool ipv6_socket_ = false;  // an AF_INET6 socket connected to an IPv4 address: mapped addresses
-  ParkedList opener_waits_;  // at most one: OPEN
+  ParkedList opener_waits_;   // at most one: OPEN
   ParkedList readers_;
   ParkedList writers_;
   ParkedList syncers_;
-  bool serving_ = false;      // a change that comes meanwhile is looked at afterwards
+  bool serving_ = false;  // a change that comes meanwhile is looked at afterwards
   bool changed_ = false;
   fuse_pollhandle* pollers_ = nullptr;  // the newest, kept until release
   short told_events_ = 0;

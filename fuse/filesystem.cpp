@@ -15,8 +15,12 @@ namespace {
 // A file of 0 bytes is read by nobody that asks first (busybox cat, anything that splices).
 constexpr off_t told_size = 4096;
 
-Filesystem& filesystem_of(fuse_req_t request) { return *static_cast<Filesystem*>(fuse_req_userdata(request)); }
-OpenFile& file_of(const fuse_file_info* info) { return *reinterpret_cast<OpenFile*>(info->fh); }
+Filesystem& filesystem_of(fuse_req_t request) {
+  return *static_cast<Filesystem*>(fuse_req_userdata(request));
+}
+OpenFile& file_of(const fuse_file_info* info) {
+  return *reinterpret_cast<OpenFile*>(info->fh);
+}
 
 // A snapshot made when the file was opened.
 class TextFile final : public OpenFile {
@@ -61,7 +65,8 @@ void op_init(void* userdata, fuse_conn_info* connection) {
   connection->max_write = max_transfer;
   connection->max_read = 0;  // as large as max_pages allows
   // Splicing into a pipe and out again costs more than the one copy it saves here.
-  connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+  connection->want &=
+      ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
   auto& filesystem = *static_cast<Filesystem*>(userdata);
   if (filesystem.on_mounted) filesystem.on_mounted();
 }
@@ -104,9 +109,15 @@ void op_create(fuse_req_t request, fuse_ino_t, const char*, mode_t, fuse_file_in
   fuse_reply_err(request, EACCES);
 }
 
-void op_mkdir(fuse_req_t request, fuse_ino_t, const char*, mode_t) { fuse_reply_err(request, EACCES); }
-void op_mknod(fuse_req_t request, fuse_ino_t, const char*, mode_t, dev_t) { fuse_reply_err(request, EACCES); }
-void op_unlink(fuse_req_t request, fuse_ino_t, const char*) { fuse_reply_err(request, EPERM); }
+void op_mkdir(fuse_req_t request, fuse_ino_t, const char*, mode_t) {
+  fuse_reply_err(request, EACCES);
+}
+void op_mknod(fuse_req_t request, fuse_ino_t, const char*, mode_t, dev_t) {
+  fuse_reply_err(request, EACCES);
+}
+void op_unlink(fuse_req_t request, fuse_ino_t, const char*) {
+  fuse_reply_err(request, EPERM);
+}
 
 void op_readdir(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset, fuse_file_info*) {
   Filesystem& filesystem = filesystem_of(request);
@@ -139,11 +150,12 @@ void op_open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   Filesystem& filesystem = filesystem_of(request);
   const Node* node = filesystem.nodes().find(id);
   if (node == nullptr) return void(fuse_reply_err(request, ENOENT));
-  if (node->kind == Node::Kind::connection) return Connection::open(filesystem, request, node->endpoint, *info);
+  if (node->kind == Node::Kind::connection)
+    return Connection::open(filesystem, request, node->endpoint, *info);
   if ((info->flags & O_ACCMODE) != O_RDONLY) return void(fuse_reply_err(request, EACCES));
-  OpenFile* file = new TextFile(node->kind == Node::Kind::status
-                                    ? status_text(filesystem, filesystem.device())
-                                    : connections_text(filesystem, filesystem.device()));
+  OpenFile* file =
+      new TextFile(node->kind == Node::Kind::status ? status_text(filesystem, filesystem.device())
+                                                    : connections_text(filesystem, filesystem.device()));
   info->fh = reinterpret_cast<uintptr_t>(file);
   info->direct_io = 1;
   if (fuse_reply_open(request, info) != 0) file->release();
@@ -172,7 +184,9 @@ void op_ioctl(fuse_req_t request, fuse_ino_t id, unsigned command, void*, fuse_f
   file_of(info).ioctl(request, command, in, in_size, out_size);
 }
 
-void op_fsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) { file_of(info).fsync(request); }
+void op_fsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) {
+  file_of(info).fsync(request);
+}
 
 void op_release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
   file_of(info).release();
@@ -189,7 +203,9 @@ void OpenFile::poll(fuse_req_t request, fuse_pollhandle* handle) {
 Filesystem::Filesystem(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log)
     : loop_(loop), device_(device), log_(log) {}
 
-Filesystem::~Filesystem() { end(); }
+Filesystem::~Filesystem() {
+  end();
+}
 
 void Filesystem::end() {
   // The kernel sends no RELEASE for a mount that is gone.

@@ -2,9 +2,9 @@
 // Threads: event loop only.
 #pragma once
 
-#include <asio/io_context.hpp>
 #include <spdlog/logger.h>
 
+#include <asio/io_context.hpp>
 #include <functional>
 #include <list>
 #include <memory>

@@ -1,12 +1,12 @@
 // csdfs: the mount and the one broker of a drive. Start-up, signals, shutdown.
-#include <asio/io_context.hpp>
-#include <asio/signal_set.hpp>
-#include <asio/steady_timer.hpp>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <asio/io_context.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
@@ -56,7 +56,8 @@ void warn_of_request_timeouts(spdlog::logger& log) {
   for (const char* name : {"default_request_timeout", "max_request_timeout"}) {
     unsigned seconds = 0;
     if (std::ifstream("/proc/sys/fs/fuse/" + std::string(name)) >> seconds && seconds != 0) {
-      log.warn("sysctl fs.fuse.{} is {} s: the kernel will end this mount when a read waits that long", name, seconds);
+      log.warn("sysctl fs.fuse.{} is {} s: the kernel will end this mount when a read waits that long", name,
+               seconds);
     }
   }
 }

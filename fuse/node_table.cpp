@@ -16,7 +16,9 @@ ino_t number_of(std::string_view path) {
   return hash | 0x8000000000000000;  // apart from the fixed ones
 }
 
-Node fixed(Node::Kind kind, ino_t number) { return {kind, {}, number, 0}; }
+Node fixed(Node::Kind kind, ino_t number) {
+  return {kind, {}, number, 0};
+}
 
 }  // namespace
 

@@ -38,9 +38,9 @@ uint32_t abi_state(const Stream& stream) {
   return NVSOCK_FAILED;
 }
 
-// A drive of the first generation does not tell the address its own end has. Programs only want one of the right family that
-// tells their connections apart: the loopback address, and a port of the ephemeral range made from the
-// stream's number.
+// A drive of the first generation does not tell the address its own end has. Programs only want one of the
+// right family that tells their connections apart: the loopback address, and a port of the ephemeral range
+// made from the stream's number.
 nvsock::Endpoint local_address(const Stream& stream) {
   nvsock::Endpoint local = stream.peer();
   local.host = local.kind == nvsock::Endpoint::Kind::ipv6 ? "::1" : "127.0.0.1";
@@ -69,7 +69,8 @@ bool asks_for_ipv6(const nvsock_option& option) {
 
 }  // namespace
 
-void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, size_t in_size, size_t out_size) {
+void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, size_t in_size,
+                       size_t out_size) {
   if (_IOC_TYPE(command) != NVSOCK_IOC_TYPE) return void(fuse_reply_err(request, ENOTTY));
   // _RECV and _SEND carry the caller's own size: told apart by their number.
   if (_IOC_NR(command) == _IOC_NR(NVSOCK_IOC_RECV(0))) return answer_receive(request, in, in_size, out_size);
@@ -77,7 +78,7 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
 
   switch (command) {
     case NVSOCK_IOC_INFO: {
-      const int family = ipv6_socket_             ? AF_INET6
+      const int family = ipv6_socket_           ? AF_INET6
                          : stream_->addresses() ? stream_->addresses()->peer.ss_family
                                                 : stream_->peer().family();
       return reply(request, nvsock_info{.abi = NVSOCK_ABI_VERSION,
@@ -164,10 +165,11 @@ void Connection::answer_send(fuse_req_t request, const void* in, size_t in_size)
     return void(fuse_reply_err(request, EINVAL));
   }
   // Without a buffer to share, write() copies: it takes all there is room for at once.
-  const size_t taken =
-      writers_.empty()
-          ? stream_->write({.buffer = {}, .data = static_cast<const uint8_t*>(in) + sizeof message, .size = message.length})
-          : 0;
+  const size_t taken = writers_.empty()
+                           ? stream_->write({.buffer = {},
+                                             .data = static_cast<const uint8_t*>(in) + sizeof message,
+                                             .size = message.length})
+                           : 0;
   if (taken > 0 || message.length == 0) {
     fuse_reply_ioctl(request, static_cast<int>(taken), nullptr, 0);
   } else if (stream_->send_ended()) {

@@ -50,7 +50,8 @@ Session::~Session() {
   if (session_ != nullptr) fuse_session_destroy(session_);
 }
 
-nvsock::Result<bool> Session::mount(const std::string& mountpoint, const std::vector<std::string>& arguments) {
+nvsock::Result<bool> Session::mount(const std::string& mountpoint,
+                                    const std::vector<std::string>& arguments) {
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   for (const std::string& argument : arguments) fuse_opt_add_arg(&args, argument.c_str());
   fuse_set_log_func(keep_message);

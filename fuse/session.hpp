@@ -4,10 +4,10 @@
 // to another thread would double what a round trip costs.
 #pragma once
 
-#include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
 #include <fuse_lowlevel.h>
 
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
 #include <functional>
 #include <string>
 

@@ -64,8 +64,8 @@ constexpr Known known[] = {
 constexpr char congestion_control[16] = "cubic";  // Linux's default
 
 const Known* find_known(int32_t level, int32_t name) {
-  const auto found =
-      std::find_if(std::begin(known), std::end(known), [&](const Known& k) { return k.level == level && k.name == name; });
+  const auto found = std::find_if(std::begin(known), std::end(known),
+                                  [&](const Known& k) { return k.level == level && k.name == name; });
   return found == std::end(known) ? nullptr : found;
 }
 
@@ -132,8 +132,8 @@ int SocketOptions::get(nvsock_option& option) const {
 }
 
 const SocketOptions::Entry* SocketOptions::find(int32_t level, int32_t name) const {
-  const auto found =
-      std::find_if(set_.begin(), set_.end(), [&](const Entry& e) { return e.level == level && e.name == name; });
+  const auto found = std::find_if(set_.begin(), set_.end(),
+                                  [&](const Entry& e) { return e.level == level && e.name == name; });
   return found == set_.end() ? nullptr : &*found;
 }
 

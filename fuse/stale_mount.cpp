@@ -83,7 +83,8 @@ nvsock::Result<std::string> prepare_mountpoint(const std::string& path, bool& re
     if (errno != ENOTCONN && errno != ECONNABORTED) break;
     if (!detach(*result)) {
       const int code = errno;
-      return nvsock::Error{code, "the dead mount on " + *result + " cannot be removed: " + std::strerror(code)};
+      return nvsock::Error{code,
+                           "the dead mount on " + *result + " cannot be removed: " + std::strerror(code)};
     }
     replaced = true;
   }

@@ -39,10 +39,10 @@ std::string status_text(const Filesystem& filesystem, const nvsock::Device& devi
       "abandoned commands: {}\n"
       "bytes to drive: {}\n"
       "bytes from drive: {}\n",
-      device.uri().text, device.model(), device.port(), device.dialect(), device.dialect_reason(), device.uri().relays, counters.streams_now,
-      filesystem.connections().size(), counters.opens, counters.open_failures, counters.commands,
-      counters.in_flight_now, counters.max_in_flight, counters.abandoned_now, counters.bytes_sent,
-      counters.bytes_received);
+      device.uri().text, device.model(), device.port(), device.dialect(), device.dialect_reason(),
+      device.uri().relays, counters.streams_now, filesystem.connections().size(), counters.opens,
+      counters.open_failures, counters.commands, counters.in_flight_now, counters.max_in_flight,
+      counters.abandoned_now, counters.bytes_sent, counters.bytes_received);
 }
 
 std::string connections_text(const Filesystem& filesystem, const nvsock::Device& device) {
@@ -53,14 +53,15 @@ std::string connections_text(const Filesystem& filesystem, const nvsock::Device&
   std::map<uint64_t, const Stream*> streams;  // by number, so that the newest is last
   device.for_each_stream([&](const Stream& stream) { streams[stream.id()] = &stream; });
 
-  std::string text = fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", "ID", "STATE", "PID",
-                                 "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
+  std::string text = fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", "ID", "STATE",
+                                 "PID", "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
   for (const auto& [id, stream] : streams) {
     const auto opener = openers.find(id);
-    text += fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
-                        opener == openers.end() ? "closing" : state_name(*stream),
-                        opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
-                        stream->bytes_received(), stream->unsent(), stream->readable(), stream->peer().text());
+    text +=
+        fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
+                    opener == openers.end() ? "closing" : state_name(*stream),
+                    opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
+                    stream->bytes_received(), stream->unsent(), stream->readable(), stream->peer().text());
   }
   return text;
 }

@@ -25,8 +25,8 @@ class AsioClock final : public Clock {
 
     void arm(Duration after, std::function<void()> call) override {
       timer_.expires_after(after);
-      timer_.async_wait([call = std::move(call), current = ++*generation_, generation = generation_](
-                            const asio::error_code& cancelled) {
+      timer_.async_wait([call = std::move(call), current = ++*generation_,
+                         generation = generation_](const asio::error_code& cancelled) {
         if (!cancelled && *generation == current) call();
       });
     }

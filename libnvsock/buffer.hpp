@@ -75,8 +75,7 @@ class FreeList {
 // payload. Blocks may outlive the pool.
 class BufferPool {
  public:
-  BufferPool(uint32_t capacity, size_t keep, size_t skew = 0)
-      : list_(new FreeList(capacity, keep, skew)) {}
+  BufferPool(uint32_t capacity, size_t keep, size_t skew = 0) : list_(new FreeList(capacity, keep, skew)) {}
   ~BufferPool() { list_->close(); }
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;

@@ -10,7 +10,8 @@ namespace nvsock {
 template <typename Number>
 Number load_le(const uint8_t* from) {
   Number value = 0;
-  for (size_t i = 0; i < sizeof value; ++i) value |= static_cast<Number>(static_cast<Number>(from[i]) << (8 * i));
+  for (size_t i = 0; i < sizeof value; ++i)
+    value |= static_cast<Number>(static_cast<Number>(from[i]) << (8 * i));
   return value;
 }
 

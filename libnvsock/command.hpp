@@ -25,7 +25,9 @@ inline constexpr uint16_t aborted = 0x007;
 inline constexpr uint16_t type_mask = 0x700;
 inline constexpr uint16_t type_vendor = 0x700;  // the status code is a POSIX errno number
 
-constexpr uint16_t vendor_errno(int code) { return static_cast<uint16_t>(type_vendor | code); }
+constexpr uint16_t vendor_errno(int code) {
+  return static_cast<uint16_t>(type_vendor | code);
+}
 // The errno a vendor status names, or 0 for any other status.
 constexpr int errno_of(uint16_t value) {
   return (value & type_mask) == type_vendor ? (value & 0xff) : 0;

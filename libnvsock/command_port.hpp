@@ -40,7 +40,11 @@ class CommandPort {
 
   void attach(PortClient* client) { client_ = client; }
 
+  // Places a command; the drive looks at it with the next ring(). No error: whatever goes wrong is the
+  // command's completion.
   virtual void submit(Command& command) = 0;
+  // Hands over what was placed. Completions may be delivered before it returns, but never from within a call
+  // that a completion made.
   virtual void ring() = 0;
   // Ends the port: nothing completes any more. True: no command is with the drive, so their memory may be
   // used again. False: some never came back, and theirs may still be written to.

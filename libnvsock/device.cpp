@@ -37,11 +37,12 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   device->model_ = *model;
   device->port_ = std::move(*port);
   if (const auto capabilities = probe_capabilities(loop, *device->port_, device->dialect_reason_)) {
-    device->dialect_ = std::make_unique<DialectV2>(device->clock_, *device->port_, *capabilities,
-                                                   DialectV2Options{.connect_timeout = options.connect_timeout,
-                                                                    .drain_timeout = options.drain_timeout,
-                                                                    .session = random_session(),
-                                                                    .log = options.log});
+    device->dialect_ =
+        std::make_unique<DialectV2>(device->clock_, *device->port_, *capabilities,
+                                    DialectV2Options{.connect_timeout = options.connect_timeout,
+                                                     .drain_timeout = options.drain_timeout,
+                                                     .session = random_session(),
+                                                     .log = options.log});
   } else {
     device->dialect_ = std::make_unique<DialectV1>(loop, *device->port_,
                                                    DialectOptions{.relays = device->uri_.relays,

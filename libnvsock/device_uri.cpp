@@ -44,7 +44,8 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
   uri.text = text;
   const size_t question = text.find('?');
   const std::string_view base = text.substr(0, question);
-  std::string_view options = question == std::string_view::npos ? std::string_view() : text.substr(question + 1);
+  std::string_view options =
+      question == std::string_view::npos ? std::string_view() : text.substr(question + 1);
 
   if (base == "emu:") {
     uri.kind = DeviceUri::Kind::emulated;
@@ -68,7 +69,8 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
     options = ampersand == std::string_view::npos ? std::string_view() : options.substr(ampersand + 1);
     const size_t equals = option.find('=');
     const std::string_view key = option.substr(0, equals);
-    const std::string_view value = equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1);
+    const std::string_view value =
+        equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1);
 
     if (key == "relays") {
       const Result<unsigned> relays = parse_relays(text, value);
@@ -82,7 +84,8 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
       uri.emulated.shipped = value == "v1";
       uri.emulated.second_generation = value == "v2";
     } else if (emulated && key == "netns") {
-      if (!is_netns_name(value)) return invalid(text, "netns=" + printable(value) + " cannot be a namespace's name");
+      if (!is_netns_name(value))
+        return invalid(text, "netns=" + printable(value) + " cannot be a namespace's name");
       uri.emulated.netns = value;
     } else {
       return invalid(text, "unknown option " + quoted(option) +

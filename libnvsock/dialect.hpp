@@ -25,9 +25,9 @@ struct DialectOptions {
 
 // Counters since the device was opened; all of them only grow, but for the ones named "now".
 struct DialectCounters {
-  uint64_t opens = 0;         // open requests sent to the drive
+  uint64_t opens = 0;  // open requests sent to the drive
   uint64_t open_failures = 0;
-  uint64_t commands = 0;      // commands sent, all kinds
+  uint64_t commands = 0;  // commands sent, all kinds
   uint64_t bytes_sent = 0;
   uint64_t bytes_received = 0;
   unsigned streams_now = 0;    // streams that occupy a relay in the drive, closing ones included

@@ -64,7 +64,8 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
   }
   if (counters_.streams_now >= traits_.max_blocking && closing_ == 0) {
     return Error{ENFILE, "cannot connect to " + peer.text() + ": all " +
-                             std::to_string(traits_.max_blocking) + " connections this device allows are open"};
+                             std::to_string(traits_.max_blocking) +
+                             " connections this device allows are open"};
   }
 
   const uint64_t id = next_id_++;
@@ -157,7 +158,9 @@ void DialectV1::recycle(CommandV1& command) {
 
 // --- streams ---
 
-void DialectV1::destroy(StreamV1& stream) { streams_.erase(stream.id()); }
+void DialectV1::destroy(StreamV1& stream) {
+  streams_.erase(stream.id());
+}
 
 void DialectV1::changed(StreamV1& stream) {
   if (stream.changed_) return;
@@ -227,12 +230,14 @@ void DialectV1::end_quiet_streams() {
   std::vector<uint64_t> quiet;
   const auto limit = clock_.now() - quiet_limit;
   for (auto& [id, stream] : streams_) {
-    if (stream->phase_ == StreamV1::Phase::open && stream->reads_ > 0 && stream->heard_ <= limit) quiet.push_back(id);
+    if (stream->phase_ == StreamV1::Phase::open && stream->reads_ > 0 && stream->heard_ <= limit)
+      quiet.push_back(id);
   }
   for (const uint64_t id : quiet) {  // ending one may destroy others
     const auto found = streams_.find(id);
     if (found == streams_.end()) continue;
-    log(LogLevel::warning, found->second->peer().text() + " was silent for 24 days, the longest a command may wait");
+    log(LogLevel::warning,
+        found->second->peer().text() + " was silent for 24 days, the longest a command may wait");
     changed(*found->second);
     found->second->break_off(ETIMEDOUT);
   }

@@ -13,7 +13,6 @@
 #pragma once
 
 #include <asio/io_context.hpp>
-
 #include <deque>
 #include <memory>
 #include <unordered_map>
@@ -32,12 +31,12 @@ class StreamV1;
 struct CommandV1 : Command {
   enum class Kind : uint8_t { open, close, read, write };
   Kind kind{};
-  bool with_drive = false;      // from submit to done
-  bool arrived = false;         // reads: completed, held back for an older one
+  bool with_drive = false;  // from submit to done
+  bool arrived = false;     // reads: completed, held back for an older one
   DialectV1* dialect = nullptr;
-  uint64_t stream = 0;          // id; the stream may be gone when the completion comes
-  Slice slice;                  // the memory at `data`, kept alive
-  CommandV1* newer = nullptr;   // reads of one stream, oldest first
+  uint64_t stream = 0;         // id; the stream may be gone when the completion comes
+  Slice slice;                 // the memory at `data`, kept alive
+  CommandV1* newer = nullptr;  // reads of one stream, oldest first
 };
 
 class DialectV1 final : public Dialect {
@@ -82,11 +81,12 @@ class DialectV1 final : public Dialect {
   BufferPool pages_;
   std::unordered_map<uint64_t, std::unique_ptr<StreamV1>> streams_;
   uint64_t next_id_ = 1;
-  unsigned closing_ = 0;              // relays that a close is on its way to free
-  std::deque<uint64_t> waiting_;      // opens held back until such a relay is free
-  std::vector<uint64_t> changed_;     // streams to tell when the batch ends
-  std::vector<uint64_t> telling_;     // those being told; a member to keep its memory
-  std::vector<std::unique_ptr<CommandV1>> commands_;  // every one ever made: as many as were in flight at once
+  unsigned closing_ = 0;           // relays that a close is on its way to free
+  std::deque<uint64_t> waiting_;   // opens held back until such a relay is free
+  std::vector<uint64_t> changed_;  // streams to tell when the batch ends
+  std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
+  std::vector<std::unique_ptr<CommandV1>>
+      commands_;  // every one ever made: as many as were in flight at once
   std::vector<CommandV1*> free_commands_;
   std::unique_ptr<Clock::Timer> quiet_timer_;
   bool lost_ = false;  // the controller is gone for good

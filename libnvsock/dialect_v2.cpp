@@ -90,16 +90,23 @@ bool DialectV2::on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) 
   return frame.stream % 2 == 1 && frame.stream < next_number_;
 }
 
+// A stream whose OPEN was never sent was not in the session: it leaves with the next one.
 void DialectV2::on_session_lost(int error) {
-  ready_.clear();
+  const auto stays = [error](const StreamV2* stream) {
+    return stream != nullptr && stream->phase_ == StreamV2::Phase::unsent && error == ECONNRESET;
+  };
+  std::erase_if(ready_, [&](uint32_t number) { return !stays(find(number)); });
   for (auto& [number, stream] : streams_) {
+    if (stays(stream.get())) continue;
     stream->ready_ = false;
     stream->break_off(error);
   }
   on_batch_end();
 }
 
-void DialectV2::on_session_live() { log(LogLevel::debug, "the session is live"); }
+void DialectV2::on_session_live() {
+  log(LogLevel::debug, "the session is live");
+}
 
 void DialectV2::on_command(bool submitted) {
   if (submitted) {
@@ -110,7 +117,9 @@ void DialectV2::on_command(bool submitted) {
   }
 }
 
-void DialectV2::on_link_message(const std::string& text) { log(LogLevel::warning, text); }
+void DialectV2::on_link_message(const std::string& text) {
+  log(LogLevel::warning, text);
+}
 
 // --- streams ---
 

@@ -1,4 +1,5 @@
-// The second generation on the host: any number of streams over one session. docs/relay-protocol.md section 7.
+// The second generation on the host: any number of streams over one session. docs/relay-protocol.md
+// section 7.
 //
 // Streams that have something to send stand in one line; each batch takes from them in turn, a bounded part
 // of each, so that no stream waits for another one's bulk. What a batch carries is decided when a command is
@@ -20,7 +21,7 @@ class StreamV2;
 struct DialectV2Options {
   std::chrono::seconds connect_timeout{130};
   std::chrono::seconds drain_timeout{30};
-  uint32_t window = 256 * 1024;  // bytes a stream may be ahead of its reader
+  uint32_t window = 256 * 1024;   // bytes a stream may be ahead of its reader
   relay_v2::SessionId session{};  // random
   Log log;
 };
@@ -28,7 +29,8 @@ struct DialectV2Options {
 class DialectV2 final : public Dialect, private SessionV2::Owner {
  public:
   // Attaches at once; streams may be opened before the drive has answered.
-  DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities, DialectV2Options options);
+  DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
+            DialectV2Options options);
   ~DialectV2() override;
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
@@ -66,10 +68,10 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   const uint32_t max_streams_;
   BufferPool pages_;
   std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;
-  uint32_t next_number_ = 1;        // odd, never used again in a session
-  std::deque<uint32_t> ready_;      // streams that have something to send
-  std::vector<uint32_t> changed_;   // streams to tell when the batch ends
-  std::vector<uint32_t> telling_;   // those being told; a member to keep its memory
+  uint32_t next_number_ = 1;       // odd, never used again in a session
+  std::deque<uint32_t> ready_;     // streams that have something to send
+  std::vector<uint32_t> changed_;  // streams to tell when the batch ends
+  std::vector<uint32_t> telling_;  // those being told; a member to keep its memory
   std::unique_ptr<SessionV2> session_;
 };
 

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <asio/io_context.hpp>
-
 #include <memory>
 
 #include "libnvsock/command_port.hpp"
@@ -14,6 +13,7 @@
 namespace nvsock {
 
 // Fails when the network namespace cannot be opened. The loop must outlive the port.
-Result<std::unique_ptr<CommandPort>> open_emulated_port(asio::io_context& loop, const EmulatedDriveOptions& options);
+Result<std::unique_ptr<CommandPort>> open_emulated_port(asio::io_context& loop,
+                                                        const EmulatedDriveOptions& options);
 
 }  // namespace nvsock

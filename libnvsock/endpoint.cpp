@@ -3,11 +3,11 @@
 #include "libnvsock/endpoint.hpp"
 
 #include <arpa/inet.h>
-#include <cerrno>
 #include <netdb.h>
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <map>
@@ -17,10 +17,16 @@
 namespace nvsock {
 namespace {
 
-Error invalid(std::string text) { return {EINVAL, std::move(text)}; }
+Error invalid(std::string text) {
+  return {EINVAL, std::move(text)};
+}
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+bool is_alpha(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 
 bool is_host_name(std::string_view text) {
   if (text.empty() || text.size() > max_host_length) return false;
@@ -41,7 +47,8 @@ bool is_host_name(std::string_view text) {
   // A number at the end is a mistyped address, which a resolver may take in a form of its own: "1.2.3",
   // "0x7f.1" (URL standard, "ends in a number").
   const std::string_view last = text.substr(text.size() - label);
-  return !std::all_of(last.begin(), last.end(), is_digit) && last.substr(0, 2) != "0x" && last.substr(0, 2) != "0X";
+  return !std::all_of(last.begin(), last.end(), is_digit) && last.substr(0, 2) != "0x" &&
+         last.substr(0, 2) != "0X";
 }
 
 // services(5) for TCP, read once: a lookup in the mount must not touch files or name services.

@@ -5,7 +5,6 @@
 
 #include <asio/executor_work_guard.hpp>
 #include <asio/post.hpp>
-
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -37,10 +36,10 @@ struct Shared {
 
 void run_command(int fd, Command& command) {
   uint32_t result = 0;
-  const int outcome = nvme_admin_passthru(
-      fd, command.opcode, 0, 0, command.nsid, 0, 0, command.cdw10, command.cdw11, command.cdw12, command.cdw13,
-      command.cdw14, command.cdw15, command.data_length, command.data, 0, nullptr,
-      static_cast<uint32_t>(command.timeout.count()), &result);
+  const int outcome =
+      nvme_admin_passthru(fd, command.opcode, 0, 0, command.nsid, 0, 0, command.cdw10, command.cdw11,
+                          command.cdw12, command.cdw13, command.cdw14, command.cdw15, command.data_length,
+                          command.data, 0, nullptr, static_cast<uint32_t>(command.timeout.count()), &result);
   command.completion = {};
   if (outcome < 0) {
     command.completion.error = errno;
@@ -100,7 +99,9 @@ class IoctlPort final : public CommandPort {
     Shared& shared = *keep;
     std::unique_lock lock(shared.mutex);
     for (;;) {
-      const auto may_read = [&] { return !shared.ready_blocking.empty() && shared.blocking < ioctl_max_blocking; };
+      const auto may_read = [&] {
+        return !shared.ready_blocking.empty() && shared.blocking < ioctl_max_blocking;
+      };
       ++shared.idle;
       shared.work.wait(lock, [&] { return shared.stopped || !shared.ready.empty() || may_read(); });
       --shared.idle;

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <asio/io_context.hpp>
-
 #include <memory>
 
 #include "libnvsock/command_port.hpp"
@@ -17,7 +16,8 @@ namespace nvsock {
 
 inline constexpr unsigned ioctl_max_in_flight = 16;
 inline constexpr unsigned ioctl_max_blocking = 12;
-inline constexpr unsigned ioctl_max_abandoned = 8;  // half of the tags we take: the drive needs a reset by then
+inline constexpr unsigned ioctl_max_abandoned =
+    8;  // half of the tags we take: the drive needs a reset by then
 
 // Opens /dev/NAME; NAME as in "nvme1". Needs CAP_SYS_ADMIN. The loop must outlive the port.
 Result<std::unique_ptr<CommandPort>> open_ioctl_port(asio::io_context& loop, const std::string& name);

@@ -59,10 +59,11 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
   identify->cdw10 = 1;  // CNS 01h: the controller
   Completion completion = run(loop, port, identify);
   if (!completion.ok()) {
-    return Error{completion.error != 0 ? completion.error : EIO, "Identify Controller failed: " + told(completion)};
+    return Error{completion.error != 0 ? completion.error : EIO,
+                 "Identify Controller failed: " + told(completion)};
   }
-  std::string model(relay_v1::field_text(reinterpret_cast<const char*>(identify->page.data()) + model_offset,
-                                         model_size));
+  std::string model(
+      relay_v1::field_text(reinterpret_cast<const char*>(identify->page.data()) + model_offset, model_size));
   model.erase(model.find_last_not_of(' ') + 1);
   for (char& c : model) c = c >= 0x20 && c < 0x7f ? c : '?';
 
@@ -81,7 +82,8 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
   return model;
 }
 
-std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port, std::string& why) {
+std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port,
+                                                         std::string& why) {
   BufferPool pages(page_size, 0);
   auto ask = std::make_unique<Probe>();
   ask->page = pages.take();
@@ -98,7 +100,8 @@ std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop,
   auto capabilities = relay_v2::parse_capabilities({ask->page.data(), page_size});
   if (!capabilities) {
     why = "no capability page";
-  } else if (capabilities->lowest_version > relay_v2::version || capabilities->highest_version < relay_v2::version) {
+  } else if (capabilities->lowest_version > relay_v2::version ||
+             capabilities->highest_version < relay_v2::version) {
     why = "the drive speaks versions " + std::to_string(capabilities->lowest_version) + " to " +
           std::to_string(capabilities->highest_version);
     capabilities.reset();

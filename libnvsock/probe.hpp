@@ -2,7 +2,6 @@
 #pragma once
 
 #include <asio/io_context.hpp>
-
 #include <optional>
 #include <string>
 
@@ -17,8 +16,9 @@ namespace nvsock {
 // ENOTSUP, with a sentence that starts after the device's name: the drive is not a CSD.
 Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port);
 
-// Which generation a CSD is of: the capability page of the second one, or nothing. One command, harmless to the
-// first (docs/relay-protocol.md section 10). `why` says what decided. The page's vendor text is left out.
-std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port, std::string& why);
+// Which generation a CSD is of: the capability page of the second one, or nothing. One command, harmless to
+// the first (docs/relay-protocol.md section 10). `why` says what decided. The page's vendor text is left out.
+std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port,
+                                                         std::string& why);
 
 }  // namespace nvsock

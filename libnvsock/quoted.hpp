@@ -13,6 +13,8 @@ inline std::string printable(std::string_view text) {
   return text.size() > longest ? out + "..." : out;
 }
 
-inline std::string quoted(std::string_view text) { return "\"" + printable(text) + "\""; }
+inline std::string quoted(std::string_view text) {
+  return "\"" + printable(text) + "\"";
+}
 
 }  // namespace nvsock

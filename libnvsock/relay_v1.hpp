@@ -16,11 +16,11 @@ namespace nvsock::relay_v1 {
 inline constexpr uint32_t buffer_size = 4096;
 static_assert(buffer_size == page_size);
 
-namespace function {                        // CDW10
-inline constexpr uint32_t identify = 0;     // CDW11 0: is it a CSD
-inline constexpr uint32_t comm = 64;        // CDW11 direction, CDW12 bytes (write), CDW13 descriptor
-inline constexpr uint32_t open = 128;       // buffer: node, service; answered in the same buffer
-inline constexpr uint32_t close = 129;      // CDW13 descriptor
+namespace function {                     // CDW10
+inline constexpr uint32_t identify = 0;  // CDW11 0: is it a CSD
+inline constexpr uint32_t comm = 64;     // CDW11 direction, CDW12 bytes (write), CDW13 descriptor
+inline constexpr uint32_t open = 128;    // buffer: node, service; answered in the same buffer
+inline constexpr uint32_t close = 129;   // CDW13 descriptor
 }  // namespace function
 
 inline constexpr uint32_t comm_read = 0;   // CDW11

@@ -14,7 +14,9 @@ constexpr size_t vendor_offset = 56;
 constexpr size_t vendor_size = 72;
 constexpr uint16_t resume_flag = 1;
 
-bool equal(std::span<const uint8_t> a, std::span<const uint8_t> b) { return std::ranges::equal(a, b); }
+bool equal(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+  return std::ranges::equal(a, b);
+}
 
 template <size_t Size>
 std::array<uint8_t, Size> array_of(std::span<const uint8_t> bytes) {
@@ -65,7 +67,8 @@ std::optional<FrameRule> rule_of(FrameType type) {
 
 // A STAT asks without and answers with its counters; nothing in between.
 bool stat_fits(const Frame& frame, Batch::From from) {
-  return frame.type != FrameType::stat || frame.payload.size() == (from == Batch::From::host ? 0 : counters_size);
+  return frame.type != FrameType::stat ||
+         frame.payload.size() == (from == Batch::From::host ? 0 : counters_size);
 }
 
 // A target is checked with the batch, so that nobody applies half of one.
@@ -76,10 +79,9 @@ bool target_fits(const Frame& frame) {
 bool allowed(const Frame& frame, Batch::From from) {
   const std::optional<FrameRule> rule = rule_of(frame.type);
   return rule && (from == Batch::From::host ? rule->from_host : rule->from_drive) &&
-         (frame.stream == 0) == (frame.type == FrameType::stat) &&
-         frame.value >= rule->least_value && frame.value <= rule->most_value &&
-         frame.payload.size() >= rule->least_payload && frame.payload.size() <= rule->most_payload &&
-         stat_fits(frame, from) && target_fits(frame);
+         (frame.stream == 0) == (frame.type == FrameType::stat) && frame.value >= rule->least_value &&
+         frame.value <= rule->most_value && frame.payload.size() >= rule->least_payload &&
+         frame.payload.size() <= rule->most_payload && stat_fits(frame, from) && target_fits(frame);
 }
 
 // Takes one frame off the front; false if the bytes end within it.
@@ -138,9 +140,10 @@ std::optional<Capabilities> parse_capabilities(std::span<const uint8_t> page) {
   if (!reader.ok()) return std::nullopt;
   const auto end = std::ranges::find(vendor, uint8_t{0});
   to.vendor = {reinterpret_cast<const char*>(vendor.data()), static_cast<size_t>(end - vendor.begin())};
-  const bool in_range = to.lowest_version <= to.highest_version && to.max_streams > 0 && to.max_batch >= min_batch &&
-                        to.max_batch <= max_batch && to.max_batch % 8 == 0 && to.max_wait_ms > 0 &&
-                        to.max_wait_ms <= max_wait_ms && to.tx_window > 0 && to.rx_window > 0 && to.lease_s > 0;
+  const bool in_range = to.lowest_version <= to.highest_version && to.max_streams > 0 &&
+                        to.max_batch >= min_batch && to.max_batch <= max_batch && to.max_batch % 8 == 0 &&
+                        to.max_wait_ms > 0 && to.max_wait_ms <= max_wait_ms && to.tx_window > 0 &&
+                        to.rx_window > 0 && to.lease_s > 0;
   return in_range ? std::optional(to) : std::nullopt;
 }
 
@@ -184,7 +187,8 @@ std::span<uint8_t> BatchWriter::append(FrameType type, uint32_t stream, uint32_t
 }
 
 void BatchWriter::append(const Frame& frame) {
-  std::ranges::copy(frame.payload, append(frame.type, frame.stream, frame.value, frame.payload.size()).data());
+  std::ranges::copy(frame.payload,
+                    append(frame.type, frame.stream, frame.value, frame.payload.size()).data());
 }
 
 void BatchWriter::shorten_last(size_t payload) {
@@ -318,9 +322,10 @@ Accepted parse_accepted(std::span<const uint8_t> payload) {
 }
 
 void encode(const Counters& counters, std::span<uint8_t> out) {
-  const uint64_t fields[] = {counters.streams_now,        counters.streams_opened,      counters.opens_refused,
-                             counters.bytes_to_services,  counters.bytes_from_services, counters.datagrams_dropped,
-                             counters.batches_repeated,   counters.age_ms};
+  const uint64_t fields[] = {counters.streams_now,         counters.streams_opened,
+                             counters.opens_refused,       counters.bytes_to_services,
+                             counters.bytes_from_services, counters.datagrams_dropped,
+                             counters.batches_repeated,    counters.age_ms};
   for (size_t i = 0; i < std::size(fields); ++i) store_le(out.data() + 8 * i, fields[i]);
 }
 
@@ -328,8 +333,8 @@ Counters parse_counters(std::span<const uint8_t> payload) {
   ByteReader reader(payload);
   Counters counters;
   for (uint64_t* field : {&counters.streams_now, &counters.streams_opened, &counters.opens_refused,
-                          &counters.bytes_to_services, &counters.bytes_from_services, &counters.datagrams_dropped,
-                          &counters.batches_repeated, &counters.age_ms}) {
+                          &counters.bytes_to_services, &counters.bytes_from_services,
+                          &counters.datagrams_dropped, &counters.batches_repeated, &counters.age_ms}) {
     *field = reader.number<uint64_t>();
   }
   return counters;

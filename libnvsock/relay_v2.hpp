@@ -92,7 +92,9 @@ struct RxWait {
   uint32_t wait_ms = 0;   // at most max_wait_ms
   uint16_t distance = 0;  // the host has every batch before (sequence - distance)
 };
-constexpr uint32_t encode(RxWait wait) { return wait.wait_ms | uint32_t{wait.distance} << 16; }
+constexpr uint32_t encode(RxWait wait) {
+  return wait.wait_ms | uint32_t{wait.distance} << 16;
+}
 constexpr RxWait parse_rx_wait(uint32_t cdw13) {
   return {.wait_ms = cdw13 & 0x3fff, .distance = static_cast<uint16_t>(cdw13 >> 16)};
 }
@@ -123,8 +125,12 @@ struct Frame {
   std::span<const uint8_t> payload;
 };
 
-constexpr size_t padded(size_t size) { return (size + 7) & ~size_t{7}; }
-constexpr size_t frame_size(size_t payload) { return frame_header_size + padded(payload); }
+constexpr size_t padded(size_t size) {
+  return (size + 7) & ~size_t{7};
+}
+constexpr size_t frame_size(size_t payload) {
+  return frame_header_size + padded(payload);
+}
 
 // Builds one batch in a buffer of the caller's. Nothing is complete before finish().
 class BatchWriter {
@@ -185,7 +191,9 @@ struct Target {
   std::string_view node;  // 1..max_node bytes, none of them zero
 };
 inline constexpr size_t target_header_size = 8;
-constexpr size_t encoded_size(const Target& target) { return target_header_size + target.node.size(); }
+constexpr size_t encoded_size(const Target& target) {
+  return target_header_size + target.node.size();
+}
 void encode(const Target& target, std::span<uint8_t> out);
 std::optional<Target> parse_target(std::span<const uint8_t> payload);
 

@@ -81,8 +81,9 @@ void SessionV2::start() {
 
 void SessionV2::attach() {
   link_ = Link::attaching;
-  relay_v2::encode({.resume = resumable_, .version = relay_v2::version, .id = id_, .epoch = capabilities_.epoch},
-                   {control_page_.data(), relay_v2::session_request_size});
+  relay_v2::encode(
+      {.resume = resumable_, .version = relay_v2::version, .id = id_, .epoch = capabilities_.epoch},
+      {control_page_.data(), relay_v2::session_request_size});
   submit_control(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, relay_v2::session_request_size);
 }
 
@@ -158,8 +159,7 @@ void SessionV2::probe_later() {
 
 void SessionV2::on_capabilities(const Completion& completion) {
   if (!completion.ok()) return probe_later();
-  const auto page =
-      relay_v2::parse_capabilities({control_page_.data(), relay_v2::capability_page_size});
+  const auto page = relay_v2::parse_capabilities({control_page_.data(), relay_v2::capability_page_size});
   if (!page) return probe_later();
   const bool same = page->epoch == capabilities_.epoch;
   // The batch size stays: buffers are made for it. A drive that offers less now is asked for less.
@@ -252,7 +252,8 @@ bool SessionV2::send_waiting() {
 SessionV2::Slot* SessionV2::oldest_waiting() {
   Slot* oldest = nullptr;
   for (Slot& slot : tx_) {
-    if (slot.state == Slot::State::waiting && (oldest == nullptr || slot.sequence < oldest->sequence)) oldest = &slot;
+    if (slot.state == Slot::State::waiting && (oldest == nullptr || slot.sequence < oldest->sequence))
+      oldest = &slot;
   }
   return oldest;
 }
@@ -300,10 +301,9 @@ bool SessionV2::fetch() {
     const auto asked = std::ranges::find_if(
         rx_, [&](const Slot& slot) { return slot.state != Slot::State::free && slot.sequence == sequence; });
     if (asked != rx_.end() && asked->state != Slot::State::waiting) continue;
-    const auto slot =
-        asked != rx_.end()
-            ? asked
-            : std::ranges::find_if(rx_, [](const Slot& free) { return free.state == Slot::State::free; });
+    const auto slot = asked != rx_.end() ? asked : std::ranges::find_if(rx_, [](const Slot& free) {
+      return free.state == Slot::State::free;
+    });
     if (slot == rx_.end()) break;
     if (!slot->buffer || !slot->buffer.unique()) slot->buffer = batches_.take();
     slot->state = Slot::State::in_flight;
@@ -346,8 +346,9 @@ void SessionV2::on_rx(SlotCommand& command) {
 
 void SessionV2::deliver_arrived() {
   for (;;) {
-    const auto slot = std::ranges::find_if(
-        rx_, [&](const Slot& arrived) { return arrived.state == Slot::State::arrived && arrived.sequence == next_rx_; });
+    const auto slot = std::ranges::find_if(rx_, [&](const Slot& arrived) {
+      return arrived.state == Slot::State::arrived && arrived.sequence == next_rx_;
+    });
     if (slot == rx_.end()) return;
     if (!deliver(*slot)) return;
   }
@@ -359,7 +360,8 @@ bool SessionV2::deliver(Slot& slot) {
   if (slot.bytes >= capabilities_.max_batch / 2) rx_wanted_ = max_rx;
   std::optional<relay_v2::Batch> batch;
   if (slot.bytes <= capabilities_.max_batch) {
-    batch = relay_v2::Batch::parse({slot.buffer.data(), slot.bytes}, slot.sequence, relay_v2::Batch::From::drive);
+    batch =
+        relay_v2::Batch::parse({slot.buffer.data(), slot.bytes}, slot.sequence, relay_v2::Batch::From::drive);
   }
   bool good = batch.has_value();
   while (good) {

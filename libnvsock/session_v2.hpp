@@ -56,8 +56,8 @@ class SessionV2 {
   };
 
   // `id` is random; a further session takes the same with its last bytes counted up.
-  SessionV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities, relay_v2::SessionId id,
-            Owner& owner);
+  SessionV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
+            relay_v2::SessionId id, Owner& owner);
   ~SessionV2();
   SessionV2(const SessionV2&) = delete;
   SessionV2& operator=(const SessionV2&) = delete;
@@ -95,16 +95,16 @@ class SessionV2 {
   struct Slot {
     enum class State : uint8_t {
       free,
-      waiting,    // has a sequence, and for tx a batch; to be submitted when the link is live
+      waiting,  // has a sequence, and for tx a batch; to be submitted when the link is live
       in_flight,
-      arrived,    // rx: the batch is here, older ones are not
+      arrived,  // rx: the batch is here, older ones are not
     };
     SlotCommand command;
     State state = State::free;
     uint64_t sequence = 0;
     BufferRef buffer;
-    uint32_t bytes = 0;       // of the batch
-    std::vector<Sent> sent;   // tx
+    uint32_t bytes = 0;      // of the batch
+    std::vector<Sent> sent;  // tx
   };
 
   void submit(SlotCommand& command);
@@ -142,17 +142,17 @@ class SessionV2 {
   std::unique_ptr<Clock::Timer> retry_;
   Link link_ = Link::down;
   bool control_in_flight_ = false;
-  bool detaching_ = false;     // detach is sent when no tx is outstanding
-  bool resumable_ = false;     // the drive has had this session
-  bool outage_told_ = false;   // the lease ran out while the drive was silent
+  bool detaching_ = false;    // detach is sent when no tx is outstanding
+  bool resumable_ = false;    // the drive has had this session
+  bool outage_told_ = false;  // the lease ran out while the drive was silent
   bool pumping_ = false;
   uint32_t handle_ = 0;
-  uint64_t next_tx_ = 1;       // of the next batch to be made
-  uint64_t next_rx_ = 1;       // the oldest the host does not have
-  size_t rx_wanted_ = 1;       // receives to keep in flight: more while batches come full
+  uint64_t next_tx_ = 1;  // of the next batch to be made
+  uint64_t next_rx_ = 1;  // the oldest the host does not have
+  size_t rx_wanted_ = 1;  // receives to keep in flight: more while batches come full
   unsigned in_flight_ = 0;
   unsigned resumed_ = 0;
-  Clock::TimePoint heard_{};   // the drive answered last
+  Clock::TimePoint heard_{};  // the drive answered last
   Clock::Duration back_off_{};
 };
 

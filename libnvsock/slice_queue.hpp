@@ -105,7 +105,8 @@ class SliceQueue {
 
   // Bytes up to the end of the newest slice, those consumed already included; page_size: nothing may follow.
   size_t used_of_newest_page() {
-    if (empty() || !back().buffer || back().buffer.capacity() != page_size || !back().buffer.unique()) return page_size;
+    if (empty() || !back().buffer || back().buffer.capacity() != page_size || !back().buffer.unique())
+      return page_size;
     return static_cast<size_t>(back().data + back().size - back().buffer.data());
   }
 

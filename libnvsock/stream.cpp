@@ -11,7 +11,9 @@ namespace {
 // buffer it came in.
 constexpr uint32_t by_reference_from = 16 * 1024;
 
-bool page_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % page_size == 0; }
+bool page_aligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % page_size == 0;
+}
 
 }  // namespace
 

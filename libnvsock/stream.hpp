@@ -116,8 +116,8 @@ class Stream {
   bool broken_ = false;
   int error_ = 0;
   SliceQueue received_;
-  SliceQueue queued_;   // accepted, not handed to the drive
-  size_t unsent_ = 0;   // queued_ plus what is in flight, bytes
+  SliceQueue queued_;  // accepted, not handed to the drive
+  size_t unsent_ = 0;  // queued_ plus what is in flight, bytes
   uint64_t bytes_received_ = 0;
   uint64_t bytes_sent_ = 0;
   std::unique_ptr<Addresses> addresses_;

@@ -24,7 +24,9 @@ std::string hex_status(uint16_t value) {
   return out + "h";
 }
 
-bool device_is_gone(int error) { return error == ENODEV || error == ENXIO; }
+bool device_is_gone(int error) {
+  return error == ENODEV || error == ENXIO;
+}
 
 }  // namespace
 

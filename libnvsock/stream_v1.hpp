@@ -20,11 +20,11 @@ class StreamV1 final : public Stream {
   friend class DialectV1;
 
   enum class Phase : uint8_t {
-    waiting,   // connect() found all relays taken and one closing; nothing sent
-    opening,   // the open command is in flight; a relay is taken
-    open,      // descriptor_ is valid; reads and writes flow
-    closing,   // the close command is in flight; no further command may use descriptor_
-    closed,    // the relay is free or given up; late completions belong to nobody
+    waiting,  // connect() found all relays taken and one closing; nothing sent
+    opening,  // the open command is in flight; a relay is taken
+    open,     // descriptor_ is valid; reads and writes flow
+    closing,  // the close command is in flight; no further command may use descriptor_
+    closed,   // the relay is free or given up; late completions belong to nobody
   };
 
   // Reads kept in the drive: at least this many, at most as many as the read-ahead window holds.
@@ -60,15 +60,15 @@ class StreamV1 final : public Stream {
   DialectV1& dialect_;
   std::unique_ptr<Clock::Timer> timer_;  // one deadline at a time: connect, drain, then abandon
   Phase phase_ = Phase::waiting;
-  bool released_ = false;     // the owner let go; nobody is told anything any more
-  bool changed_ = false;      // listed in dialect_.changed_
+  bool released_ = false;  // the owner let go; nobody is told anything any more
+  bool changed_ = false;   // listed in dialect_.changed_
   bool close_pending_ = false;
   uint32_t descriptor_ = 0;
-  unsigned in_flight_ = 0;    // commands of all kinds
-  unsigned reads_ = 0;        // reads, those held back for an older one included
-  unsigned writes_ = 0;       // writes in flight
+  unsigned in_flight_ = 0;  // commands of all kinds
+  unsigned reads_ = 0;      // reads, those held back for an older one included
+  unsigned writes_ = 0;     // writes in flight
   unsigned reads_wanted_ = least_reads;
-  unsigned filled_ = 0;       // reads that completed in this batch
+  unsigned filled_ = 0;  // reads that completed in this batch
   CommandV1* oldest_read_ = nullptr;
   CommandV1* newest_read_ = nullptr;
   Clock::TimePoint opening_since_{};

@@ -52,7 +52,8 @@ uint32_t StreamV2::unreturned() const {
 // Credit goes back in large steps: a frame for every half window, none for small exchanges. Also when nobody
 // reads any more, because a service that cannot send may not receive either.
 bool StreamV2::owes_credit() const {
-  return phase_ == Phase::open && !fin_came_ && unreturned() >= dialect_.options_.window / 2;
+  return phase_ == Phase::open && !fin_came_ && unreturned() > 0 &&
+         unreturned() >= dialect_.options_.window / 2;
 }
 
 bool StreamV2::has_output() const {
@@ -70,7 +71,8 @@ bool StreamV2::has_output() const {
   return false;
 }
 
-StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent, size_t quantum) {
+StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent,
+                                 size_t quantum) {
   if (phase_ == Phase::closed) return Emitted::all;
   if (phase_ == Phase::unsent) return emit_open(batch);
   if (owes_credit()) {
@@ -134,7 +136,8 @@ void StreamV2::on_room_to_receive() {
 bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
   if (phase_ == Phase::closed) return true;
   if (phase_ == Phase::unsent) return false;
-  if (phase_ == Phase::opening && frame.type != FrameType::opened && frame.type != FrameType::reset) return false;
+  if (phase_ == Phase::opening && frame.type != FrameType::opened && frame.type != FrameType::reset)
+    return false;
   dialect_.changed(*this);
   switch (frame.type) {
     case FrameType::opened:
@@ -198,7 +201,8 @@ void StreamV2::on_reset(uint32_t error) {
   const bool opening = phase_ == Phase::opening;
   if (opening) ++dialect_.counters_.open_failures;
   if (opening && state_ == State::connecting) {
-    dialect_.log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
+    dialect_.log(LogLevel::info,
+                 "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
   }
   if (error == 0 && !opening) {
     phase_ = Phase::closed;

@@ -52,8 +52,8 @@ class StreamV2 final : public Stream {
   std::unique_ptr<Clock::Timer> timer_;  // while connecting or draining
   Phase phase_ = Phase::unsent;
   bool released_ = false;
-  bool ready_ = false;      // in the dialect's line
-  bool changed_ = false;    // listed to be told
+  bool ready_ = false;    // in the dialect's line
+  bool changed_ = false;  // listed to be told
   bool fin_sent_ = false;
   bool fin_came_ = false;
   uint32_t reset_with_ = 0;      // errno the drive is told when the owner has let go

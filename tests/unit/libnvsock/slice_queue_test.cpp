@@ -18,7 +18,8 @@ class SliceQueueTest : public ::testing::Test {
     return {std::move(page), data, static_cast<uint32_t>(bytes.size())};
   }
   void append(std::string_view bytes) {
-    queue.append_copy(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), [this] { return pool.take(); });
+    queue.append_copy(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(),
+                      [this] { return pool.take(); });
   }
   std::string content() {
     std::string bytes(queue.bytes() + 1, '?');
