@@ -1,5 +1,5 @@
 // Streams that were closed in good order and still have bytes for their services (section 7, RESET with
-// errno 0). They belong to no session any more. Limits: 256 streams (the oldest is aborted for a further
+// errno 0). They belong to no session any more. Limits: 1024 streams (the oldest is aborted for a further
 // one) and SessionTableOptions::linger. Threads: event loop only.
 #pragma once
 

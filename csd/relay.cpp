@@ -53,7 +53,7 @@ void Relay::queue_read(Command& read) {
 }
 
 void Relay::serve_reads() {
-  if (ended_) return end_reads(0, 0);
+  if (ended_) return end_reads(0);
   while (!reads_.empty() && !drained_ && !closed_ && !lost_) {
     iovec parts[batch];
     int count = 0;
@@ -74,11 +74,11 @@ void Relay::serve_reads() {
         lost_ = true;
         return;
       }
-      return end_reads(0, errno);
+      return end_reads(errno);
     }
     if (received == 0) {
       ended_ = true;
-      return end_reads(0, 0);
+      return end_reads(0);
     }
     drained_ = static_cast<size_t>(received) < static_cast<size_t>(count) * relay_v1::max_read;
     for (auto left = static_cast<size_t>(received); left > 0;) {
@@ -92,11 +92,11 @@ void Relay::serve_reads() {
   }
 }
 
-void Relay::end_reads(uint32_t length, int error) {
+void Relay::end_reads(int error) {
   while (!reads_.empty()) {
     Command& read = reads_.pop();
     --reads_queued_;
-    relay_v1::store_u32(read.data, length);
+    relay_v1::store_u32(read.data, 0);
     drive_.complete(read, error == 0 ? status::success : status::vendor_errno(error));
   }
 }
@@ -185,7 +185,7 @@ void Relay::fail_writes(int error) {
 void Relay::close() {
   closed_ = true;
   if (opening_ != nullptr) drive_.complete(*std::exchange(opening_, nullptr), status::internal_error);
-  if (!lost_) end_reads(0, 0);
+  if (!lost_) end_reads(0);
   fail_writes(ECONNABORTED);
   socket_.close();
 }

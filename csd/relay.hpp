@@ -35,7 +35,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void connected(int error);
   void await_writable();
   void ignore_writable();
-  void end_reads(uint32_t length, int error);
+  void end_reads(int error);  // 0: end of stream
   void fail_writes(int error);
 
   Drive& drive_;

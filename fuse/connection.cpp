@@ -26,6 +26,15 @@ bool is_set(const timeval& value) {
   return value.tv_sec != 0 || value.tv_usec != 0;
 }
 
+// What write(2) returns when it ends early: the bytes that moved, and only if none did the error.
+void reply_moved(fuse_req_t request, size_t moved, int error) {
+  if (moved > 0) {
+    fuse_reply_write(request, moved);
+  } else {
+    fuse_reply_err(request, error);
+  }
+}
+
 }  // namespace
 
 // --- parked requests ---
@@ -70,11 +79,7 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
   // Asking before registering: libfuse would call back under the request's own lock, where no reply is
   // possible (3.14: fuse_req_interrupt_func). No signal can slip in between, this thread reads them.
   if (fuse_req_interrupted(what.request)) {
-    if (what.done > 0) {
-      fuse_reply_write(what.request, what.done);
-    } else {
-      fuse_reply_err(what.request, EINTR);
-    }
+    reply_moved(what.request, what.done, EINTR);
     return false;
   }
   Parked* entry = filesystem_.parked_pool().take();
@@ -108,11 +113,7 @@ void Connection::give_up(Parked* entry, int error) {
   for (ParkedList* list : {&readers_, &writers_, &syncers_, &opener_waits_}) {
     if (!list->remove(entry)) continue;
     unpark(*list, entry);
-    if (done > 0) {
-      fuse_reply_write(request, done);
-    } else {
-      fuse_reply_err(request, error);
-    }
+    reply_moved(request, done, error);
     if (list == &opener_waits_) delete this;  // the open failed: there will be no RELEASE
     return;
   }
@@ -126,13 +127,8 @@ void Connection::arm_deadline() {
     }
   }
   if (earliest == Clock::time_point::max()) return;
-  if (!deadline_timer_) deadline_timer_ = std::make_shared<asio::steady_timer>(filesystem_.loop());
-  deadline_timer_->expires_at(earliest);
-  // An expiry that is queued already comes even when the timer is cancelled, or gone with the connection.
-  deadline_timer_->async_wait(
-      [this, timer = std::weak_ptr(deadline_timer_)](const asio::error_code& cancelled) {
-        if (!cancelled && !timer.expired()) deadline_passed();
-      });
+  if (!deadline_timer_) deadline_timer_ = nvsock::AsioClock(filesystem_.loop()).make_timer();
+  deadline_timer_->arm(earliest - Clock::now(), [this] { deadline_passed(); });
 }
 
 void Connection::deadline_passed() {
@@ -263,10 +259,8 @@ void Connection::write(fuse_req_t request, nvsock::Slice data, const fuse_file_i
   if (!writers_.empty() || !answer_write(write)) {
     if ((info.flags & O_NONBLOCK) == 0) {
       park(writers_, std::move(write), options_.send_timeout());
-    } else if (write.done > 0) {
-      fuse_reply_write(request, write.done);
     } else {
-      fuse_reply_err(request, EAGAIN);
+      reply_moved(request, write.done, EAGAIN);
     }
   }
   serve_changes();
@@ -288,7 +282,7 @@ bool Connection::answer_write(Parked& write) {
     if (write.done > 0) {
       fuse_reply_write(write.request, write.done);
     } else {
-      fuse_reply_err(write.request, stream_->error() != 0 ? stream_->take_error() : EPIPE);
+      fuse_reply_err(write.request, send_error());
     }
   } else {
     return false;

@@ -7,7 +7,6 @@
 // loop's thread, so being in a list *is* the claim on a request.
 #pragma once
 
-#include <asio/steady_timer.hpp>
 #include <memory>
 #include <vector>
 
@@ -89,6 +88,8 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   void serve_changes();
   void notify_pollers();
 
+  int send_error() { return stream_->error() != 0 ? stream_->take_error() : EPIPE; }
+
   // False: a signal was there first, and the request is answered.
   bool park(ParkedList& list, Parked what, timeval timeout);
   void unpark(ParkedList& list, Parked* entry);
@@ -98,7 +99,6 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   void deadline_passed();
 
   // op_ioctl.cpp
-  void answer_address(fuse_req_t request, bool local, size_t out_size);
   void answer_receive(fuse_req_t request, const void* in, size_t in_size, size_t out_size);
   void answer_send(fuse_req_t request, const void* in, size_t in_size);
 
@@ -116,7 +116,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   fuse_pollhandle* pollers_ = nullptr;  // the newest, kept until release
   short told_events_ = 0;
   uint64_t told_received_ = 0;
-  std::shared_ptr<asio::steady_timer> deadline_timer_;  // made when a timeout option is first used
+  std::unique_ptr<nvsock::Clock::Timer> deadline_timer_;  // made when a timeout option is first used
 };
 
 }  // namespace csdfs

@@ -173,7 +173,7 @@ void Connection::answer_send(fuse_req_t request, const void* in, size_t in_size)
   if (taken > 0 || message.length == 0) {
     fuse_reply_ioctl(request, static_cast<int>(taken), nullptr, 0);
   } else if (stream_->send_ended()) {
-    fuse_reply_err(request, stream_->error() != 0 ? stream_->take_error() : EPIPE);
+    fuse_reply_err(request, send_error());
   } else {
     fuse_reply_err(request, EAGAIN);
   }

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "libnvsock/buffer.hpp"
+#include "libnvsock/bytes.hpp"
 #include "libnvsock/command.hpp"
 
 namespace nvsock::relay_v1 {
@@ -38,13 +39,10 @@ inline constexpr unsigned shipped_relays = 4;
 inline constexpr unsigned max_queued_reads = 1024;
 
 inline uint32_t load_u32(const void* from) {
-  const auto* bytes = static_cast<const uint8_t*>(from);
-  return uint32_t{bytes[0]} | uint32_t{bytes[1]} << 8 | uint32_t{bytes[2]} << 16 | uint32_t{bytes[3]} << 24;
+  return load_le<uint32_t>(static_cast<const uint8_t*>(from));
 }
-
 inline void store_u32(void* to, uint32_t value) {
-  auto* bytes = static_cast<uint8_t*>(to);
-  for (int i = 0; i < 4; ++i) bytes[i] = static_cast<uint8_t>(value >> (8 * i));
+  store_le(static_cast<uint8_t*>(to), value);
 }
 
 // Writes node and service for `open`. REQUIRES: each shorter than its field, `buffer` of buffer_size.
