@@ -41,11 +41,12 @@ void Session::complete(Command& command, uint16_t status, uint32_t dw0) {
   around_.completions.post(command);
 }
 
-// Most batches are small; a large block for each would cost 128 KiB for a WINDOW.
+// Most batches are small; a large block for each would cost 128 KiB for a WINDOW. (Not std::ranges::copy,
+// which goes byte by byte from a span to a pointer in libstdc++ 12.)
 Session::Bytes Session::copy(std::span<const uint8_t> bytes) {
   Bytes kept{.buffer = (bytes.size() <= page_size ? around_.small : around_.large).take(),
              .size = static_cast<uint32_t>(bytes.size())};
-  std::ranges::copy(bytes, kept.buffer.data());
+  std::memcpy(kept.buffer.data(), bytes.data(), bytes.size());
   return kept;
 }
 
@@ -243,7 +244,7 @@ void Session::repeat(Command& command, uint64_t sequence) {
   const auto bytes = kept(sequence).span();
   if (bytes.size() > command.cdw12) return complete(command, status::vendor_errno(EINVAL));
   ++counters_.batches_repeated;
-  std::ranges::copy(bytes, static_cast<uint8_t*>(command.data));
+  std::memcpy(command.data, bytes.data(), bytes.size());
   complete(command, status::success, static_cast<uint32_t>(bytes.size()));
 }
 

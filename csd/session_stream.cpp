@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 namespace nvsock::csd {
@@ -386,7 +387,8 @@ bool SessionStream::write_datagram(BatchWriter& batch, std::span<const uint8_t> 
     ++owner_->counters().datagrams_dropped;  // larger than the buffer the host gave: no batch would hold it
     return true;
   }
-  std::ranges::copy(datagram, batch.append(FrameType::datagram, number(), 0, datagram.size()).data());
+  const auto payload = batch.append(FrameType::datagram, number(), 0, datagram.size());
+  if (!payload.empty()) std::memcpy(payload.data(), datagram.data(), payload.size());
   sent_datagram(datagram.size());
   return true;
 }

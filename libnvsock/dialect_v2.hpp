@@ -21,7 +21,9 @@ class StreamV2;
 struct DialectV2Options {
   std::chrono::seconds connect_timeout{130};
   std::chrono::seconds drain_timeout{30};
-  uint32_t window = 256 * 1024;   // bytes a stream may be ahead of its reader
+  // Bytes a stream may be ahead of its reader: at first, and when the reader has kept up.
+  uint32_t window = 256 * 1024;
+  uint32_t largest_window = 1024 * 1024;
   relay_v2::SessionId session{};  // random
   Log log;
 };

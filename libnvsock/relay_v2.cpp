@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 namespace nvsock::relay_v2 {
 namespace {
@@ -187,8 +188,8 @@ std::span<uint8_t> BatchWriter::append(FrameType type, uint32_t stream, uint32_t
 }
 
 void BatchWriter::append(const Frame& frame) {
-  std::ranges::copy(frame.payload,
-                    append(frame.type, frame.stream, frame.value, frame.payload.size()).data());
+  const auto payload = append(frame.type, frame.stream, frame.value, frame.payload.size());
+  if (!payload.empty()) std::memcpy(payload.data(), frame.payload.data(), payload.size());
 }
 
 void BatchWriter::shorten_last(size_t payload) {

@@ -33,7 +33,8 @@ StreamV2::StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, St
       dialect_(dialect),
       number_(number),
       timer_(dialect.clock_.make_timer()),
-      receive_credit_(dialect.options_.window) {
+      window_(dialect.options_.window),
+      receive_credit_(window_) {
   timer_->arm(dialect.options_.connect_timeout, [this] { connect_expired(); });
 }
 
@@ -46,14 +47,13 @@ void StreamV2::want_to_send() {
 }
 
 uint32_t StreamV2::unreturned() const {
-  return dialect_.options_.window - receive_credit_ - static_cast<uint32_t>(received_.bytes());
+  return window_ - receive_credit_ - static_cast<uint32_t>(received_.bytes());
 }
 
 // Credit goes back in large steps: a frame for every half window, none for small exchanges. Also when nobody
 // reads any more, because a service that cannot send may not receive either.
 bool StreamV2::owes_credit() const {
-  return phase_ == Phase::open && !fin_came_ && unreturned() > 0 &&
-         unreturned() >= dialect_.options_.window / 2;
+  return phase_ == Phase::open && !fin_came_ && unreturned() > 0 && unreturned() >= window_ / 2;
 }
 
 bool StreamV2::has_output() const {
@@ -77,6 +77,9 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
   if (phase_ == Phase::unsent) return emit_open(batch);
   if (owes_credit()) {
     if (!batch.fits(0)) return Emitted::none;
+    // A reader that takes everything is worth more read-ahead: the service sends in longer runs.
+    if (received_.empty())
+      window_ = std::max(window_, std::min(2 * window_, dialect_.options_.largest_window));
     const uint32_t credit = unreturned();
     batch.append(FrameType::window, number_, credit, 0);
     receive_credit_ += credit;
@@ -103,7 +106,7 @@ StreamV2::Emitted StreamV2::emit_open(relay_v2::BatchWriter& batch) {
                                 .port = peer_.port,
                                 .node = peer_.host};
   if (!batch.fits(encoded_size(target))) return Emitted::none;
-  encode(target, batch.append(FrameType::open, number_, dialect_.options_.window, encoded_size(target)));
+  encode(target, batch.append(FrameType::open, number_, window_, encoded_size(target)));
   phase_ = Phase::opening;
   ++dialect_.counters_.opens;
   return Emitted::all;

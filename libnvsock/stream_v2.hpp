@@ -56,6 +56,7 @@ class StreamV2 final : public Stream {
   bool changed_ = false;  // listed to be told
   bool fin_sent_ = false;
   bool fin_came_ = false;
+  uint32_t window_;              // bytes the drive may be ahead of the reader
   uint32_t reset_with_ = 0;      // errno the drive is told when the owner has let go
   uint32_t send_credit_ = 0;     // bytes the drive still takes
   uint32_t receive_credit_ = 0;  // bytes the drive may still send

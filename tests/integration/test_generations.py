@@ -56,6 +56,18 @@ class SecondGeneration(CsdTest):
         with self.raises_errno(errno.EHOSTUNREACH):
             self.drive.open(80, host="no-such-host.invalid")
 
+    def test_a_reader_that_keeps_up_is_worth_more_read_ahead(self):
+        pour = self.server(Server.pour)
+        stopped, steady = self.open(pour), self.open(pour)
+        read_exactly(steady, 4 * csd.MIB)
+
+        def unread():  # KiB, of both
+            return [int(line.split()[6]) // 1024 for line in self.drive.connections_to(pour.port)]
+
+        # Credit goes back for half a window at a time.
+        eventually(lambda: unread()[0] == 256 and 512 <= unread()[1] <= 1024, what=unread)
+        self.assertLessEqual(unread()[1], 1024)
+
     def reply(self, host, address):
         server = self.server(lambda peer: peer.sock.sendall(b"hello"), address=address)
         return read_exactly(self.open(server, host), 5)

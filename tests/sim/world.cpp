@@ -165,6 +165,7 @@ class World {
     const uint32_t windows[] = {64, 1000, 4096, 65536, 262144, 262144};
     DialectV2Options options;
     options.window = random_.one_of(windows);
+    options.largest_window = options.window << random_.below(4);
     for (uint8_t& byte : options.session) byte = static_cast<uint8_t>(random_.next());
     options.log = [this](LogLevel, const std::string& text) { story_.tell("host: %s", text.c_str()); };
     story_.tell("a host: window %u", options.window);
