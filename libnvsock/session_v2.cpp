@@ -232,6 +232,7 @@ bool SessionV2::send_waiting() {
       std::ranges::count_if(tx_, [](const Slot& slot) { return slot.state != Slot::State::free; }));
   for (Slot& slot : tx_) {
     if (slot.state != Slot::State::free || busy >= limit) continue;
+    if (next_tx_ - oldest_unconfirmed() >= capabilities_.tx_window) break;
     if (!slot.buffer) slot.buffer = batches_.take();
     relay_v2::BatchWriter writer({slot.buffer.data(), capabilities_.max_batch});
     owner_.fill(writer, slot.sent);
@@ -247,6 +248,15 @@ bool SessionV2::send_waiting() {
     any = true;
   }
   return any;
+}
+
+// A batch within the window of this one is never too early for the drive (5.1), which has all before it.
+uint64_t SessionV2::oldest_unconfirmed() const {
+  uint64_t oldest = next_tx_;
+  for (const Slot& slot : tx_) {
+    if (slot.state != Slot::State::free && slot.sequence != 0) oldest = std::min(oldest, slot.sequence);
+  }
+  return oldest;
 }
 
 SessionV2::Slot* SessionV2::oldest_waiting() {

@@ -124,7 +124,8 @@ class SessionV2 {
   void deliver_arrived();
   bool deliver(Slot& slot);
   bool send_waiting();
-  Slot* oldest_waiting();  // null: none is to be submitted
+  uint64_t oldest_unconfirmed() const;  // of the batches made; the next one if there is none
+  Slot* oldest_waiting();               // null: none is to be submitted
   void submit_tx(Slot& slot);
   bool fetch();
   uint32_t wait_ms() const;
