@@ -54,10 +54,11 @@ relay_v2::Epoch random_epoch() {
 
 struct Drive::SecondGeneration {
   SecondGeneration(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
-                   CompletionQueue& completions)
+                   CompletionQueue& completions, std::chrono::seconds lease)
       : clock(loop),
         services(loop, std::move(where)),
-        table(clock, services, completions, {.epoch = random_epoch(), .vendor = "nvsock emulated drive"}) {}
+        table(clock, services, completions,
+              {.epoch = random_epoch(), .lease = lease, .vendor = "nvsock emulated drive"}) {}
 
   AsioClock clock;
   SocketServices services;
@@ -71,13 +72,23 @@ Drive::Drive(asio::io_context& loop, const EmulatedDriveOptions& options, Networ
       where_(std::make_shared<const NetworkNamespace>(std::move(where))),
       completions_(completions),
       relays_(options.relays) {
-  if (options.second_generation) second_ = std::make_unique<SecondGeneration>(loop, where_, completions);
+  if (options.second_generation) start_second_generation();
 }
 
 Drive::~Drive() {
   for (const auto& relay : relays_) {
     if (relay) relay->close();
   }
+}
+
+void Drive::start_second_generation() {
+  second_ = std::make_unique<SecondGeneration>(loop_, where_, completions_, options_.lease);
+}
+
+void Drive::reset(bool restart) {
+  if (!restart) return second_->table.controller_reset();
+  second_.reset();
+  start_second_generation();
 }
 
 void Drive::ring() {

@@ -31,6 +31,9 @@ class Drive {
 
   void submit(Command& command) { submitted_.push(command); }
   void ring();  // serves what was submitted, in order
+  // The controller is reset: waiting commands of the second generation are forgotten. `restart`: its sessions
+  // too, and the epoch is another one. REQUIRES: second_generation, and no command of the first.
+  void reset(bool restart);
 
   // --- for relays ---
   asio::io_context& loop() { return loop_; }
@@ -41,6 +44,7 @@ class Drive {
   void writes_moved(Relay& relay);
 
  private:
+  void start_second_generation();
   void dispatch(Command& command);
   void identify_controller(Command& command);
   void identify_csd(Command& command);

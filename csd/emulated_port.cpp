@@ -4,11 +4,13 @@
 #include <optional>
 
 #include "csd/drive.hpp"
+#include "csd/fault_port.hpp"
+#include "libnvsock/asio_clock.hpp"
 
 namespace nvsock {
 namespace {
 
-class EmulatedPort final : public CommandPort, private csd::CompletionQueue {
+class EmulatedPort final : public csd::FallibleDrive, private csd::CompletionQueue {
  public:
   EmulatedPort(asio::io_context& loop, const EmulatedDriveOptions& options, csd::NetworkNamespace where)
       : drive_(std::in_place, loop, options, std::move(where), static_cast<csd::CompletionQueue&>(*this)) {}
@@ -24,6 +26,11 @@ class EmulatedPort final : public CommandPort, private csd::CompletionQueue {
     drive_.reset();
     completed_ = {};
     return true;
+  }
+
+  void reset(bool restart) override {
+    drive_->reset(restart);
+    completed_ = {};
   }
 
   PortTraits traits() const override {
@@ -58,13 +65,42 @@ class EmulatedPort final : public CommandPort, private csd::CompletionQueue {
   std::optional<csd::Drive> drive_;  // last: its end completes commands, which need the queue
 };
 
+// A controller that was reset is back within this; long enough to be seen as not live.
+constexpr auto reset_outage = std::chrono::milliseconds(100);
+constexpr auto leases_gone = 6;
+
+struct LoopClock {
+  AsioClock clock;
+};
+
+class FaultyPort final : private LoopClock, public csd::FaultPort {
+ public:
+  FaultyPort(asio::io_context& loop, const EmulatedDriveOptions& options,
+             std::unique_ptr<csd::FallibleDrive> drive)
+      : LoopClock{AsioClock(loop)},
+        FaultPort(clock, csd::Random(options.faults.seed.value_or(0)), std::move(drive)) {
+    csd::Random random(options.faults.seed.value_or(0));
+    if (options.faults.seed) faults = csd::mixed_faults(random);
+    add(options.faults.reset_every, csd::HardFault::reset, reset_outage);
+    add(options.faults.restart_every, csd::HardFault::restart, reset_outage);
+    add(options.faults.gone_every, csd::HardFault::removal, leases_gone * options.lease);
+  }
+
+ private:
+  void add(uint64_t bytes, csd::HardFault kind, Clock::Duration outage) {
+    if (bytes > 0) faults.every.push_back({.bytes = bytes, .kind = kind, .outage = outage});
+  }
+};
+
 }  // namespace
 
 Result<std::unique_ptr<CommandPort>> open_emulated_port(asio::io_context& loop,
                                                         const EmulatedDriveOptions& options) {
   Result<csd::NetworkNamespace> where = csd::NetworkNamespace::open(options.netns);
   if (!where) return where.error();
-  return std::unique_ptr<CommandPort>(std::make_unique<EmulatedPort>(loop, options, std::move(*where)));
+  auto port = std::make_unique<EmulatedPort>(loop, options, std::move(*where));
+  if (!options.faults.any()) return std::unique_ptr<CommandPort>(std::move(port));
+  return std::unique_ptr<CommandPort>(std::make_unique<FaultyPort>(loop, options, std::move(port)));
 }
 
 }  // namespace nvsock

@@ -23,7 +23,7 @@ std::string_view state_name(const Stream& stream) {
 
 std::string status_text(const Filesystem& filesystem, const nvsock::Device& device) {
   const nvsock::DialectCounters& counters = device.counters();
-  return fmt::format(
+  std::string text = fmt::format(
       "device: {}\n"
       "model: {}\n"
       "port: {}\n"
@@ -43,6 +43,14 @@ std::string status_text(const Filesystem& filesystem, const nvsock::Device& devi
       device.uri().relays, counters.streams_now, filesystem.connections().size(), counters.opens,
       counters.open_failures, counters.commands, counters.in_flight_now, counters.max_in_flight,
       counters.abandoned_now, counters.bytes_sent, counters.bytes_received);
+  if (const auto session = device.session_status()) {
+    text += fmt::format("session: {}\nsessions resumed: {}\nsessions lost: {}\n", session->link,
+                        session->resumed, session->lost);
+  }
+  if (const std::string faults = device.faults_text(); !faults.empty()) {
+    text += fmt::format("faults: {}\n", faults);
+  }
+  return text;
 }
 
 std::string connections_text(const Filesystem& filesystem, const nvsock::Device& device) {

@@ -51,6 +51,8 @@ class CommandPort {
   virtual bool stop() = 0;
   virtual PortTraits traits() const = 0;
   virtual std::string describe() const = 0;  // "emulated drive", "ioctl passthrough"
+  // What it has done wrong on purpose, "resets 3, lost 0, ..."; empty: that is not its purpose.
+  virtual std::string faults_text() const { return {}; }
 
  protected:
   PortClient* client_ = nullptr;

@@ -43,6 +43,8 @@ class Device {
   std::string_view dialect() const { return dialect_->name(); }
   const std::string& dialect_reason() const { return dialect_reason_; }  // what decided it
   std::string port() const { return port_->describe(); }
+  std::string faults_text() const { return port_->faults_text(); }  // see CommandPort
+  std::optional<SessionStatus> session_status() const { return dialect_->session_status(); }
   bool drained() const { return dialect_->drained(); }  // nothing accepted is on its way any more
   const DialectCounters& counters() const { return dialect_->counters(); }
   void for_each_stream(const std::function<void(const Stream&)>& visit) const {

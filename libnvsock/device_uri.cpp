@@ -20,15 +20,43 @@ bool all_digits(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-Result<unsigned> parse_relays(std::string_view device, std::string_view value) {
-  unsigned relays = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), relays);
-  if (error != std::errc{} || end != value.data() + value.size() || relays < 1 ||
-      relays > DeviceUri::max_relays) {
-    return invalid(device, "relays=" + printable(value) + " is out of range (1-" +
-                               std::to_string(DeviceUri::max_relays) + ")");
+// All of `text`, in decimal.
+std::optional<uint64_t> parse_number(std::string_view text) {
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+Result<unsigned> parse_range(std::string_view device, std::string_view key, std::string_view value,
+                             unsigned most) {
+  const std::optional<uint64_t> number = parse_number(value);
+  if (!number || *number < 1 || *number > most) {
+    return invalid(device, std::string(key) + "=" + printable(value) + " is out of range (1-" +
+                               std::to_string(most) + ")");
   }
-  return relays;
+  return static_cast<unsigned>(*number);
+}
+
+Result<uint64_t> parse_size(std::string_view device, std::string_view key, std::string_view value) {
+  constexpr std::string_view units = "KMG";
+  const size_t unit = value.empty() ? std::string_view::npos : units.find(value.back());
+  const bool scaled = unit != std::string_view::npos;
+  const size_t shift = scaled ? 10 * (unit + 1) : 0;
+  const auto number = parse_number(scaled ? value.substr(0, value.size() - 1) : value);
+  if (!number || *number == 0 || *number > UINT64_MAX >> shift) {
+    return invalid(device, std::string(key) + "=" + printable(value) +
+                               " is not a number of bytes (such as 4096, 64K, 64M, 1G)");
+  }
+  return *number << shift;
+}
+
+// Null: the key is another one's.
+uint64_t* trigger(FaultOptions& faults, std::string_view key) {
+  return key == "reset_every"     ? &faults.reset_every
+         : key == "restart_every" ? &faults.restart_every
+         : key == "gone_every"    ? &faults.gone_every
+                                  : nullptr;
 }
 
 // A namespace's name becomes a file name under /run/netns.
@@ -63,6 +91,7 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
 
   const bool emulated = uri.kind == DeviceUri::Kind::emulated;
   bool relays_given = false;
+  std::string_view of_second;  // an option that the first generation does not have
   while (!options.empty()) {
     const size_t ampersand = options.find('&');
     const std::string_view option = options.substr(0, ampersand);
@@ -73,7 +102,7 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
         equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1);
 
     if (key == "relays") {
-      const Result<unsigned> relays = parse_relays(text, value);
+      const Result<unsigned> relays = parse_range(text, key, value, DeviceUri::max_relays);
       if (!relays) return relays.error();
       uri.relays = uri.emulated.relays = *relays;
       relays_given = true;
@@ -87,10 +116,32 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
       if (!is_netns_name(value))
         return invalid(text, "netns=" + printable(value) + " cannot be a namespace's name");
       uri.emulated.netns = value;
+    } else if (emulated && key == "lease") {
+      const Result<unsigned> lease = parse_range(text, key, value, DeviceUri::max_lease);
+      if (!lease) return lease.error();
+      uri.emulated.lease = std::chrono::seconds(*lease);
+      of_second = option;
+    } else if (emulated && key == "faults") {
+      uri.emulated.faults.seed = parse_number(value);
+      if (!uri.emulated.faults.seed) {
+        return invalid(text, "faults=" + printable(value) + " is not a seed (0-18446744073709551615)");
+      }
+      of_second = option;
+    } else if (uint64_t* const every = emulated ? trigger(uri.emulated.faults, key) : nullptr) {
+      const Result<uint64_t> size = parse_size(text, key, value);
+      if (!size) return size.error();
+      *every = *size;
+      of_second = option;
     } else {
       return invalid(text, "unknown option " + quoted(option) +
-                               (emulated ? " (relays=N, netns=NAME, dialect=v1|v2)" : " (relays=N)"));
+                               (emulated ? " (relays=N, netns=NAME, dialect=v1|v2, lease=S, faults=SEED, "
+                                           "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)"
+                                         : " (relays=N)"));
     }
+  }
+  if (!of_second.empty() && !uri.emulated.second_generation) {
+    return invalid(text, printable(of_second) +
+                             " needs dialect=v2: the first generation loses all at a controller reset");
   }
   if (emulated && !relays_given) {
     if (uri.emulated.shipped) uri.emulated.relays = relay_v1::shipped_relays;

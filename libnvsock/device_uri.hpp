@@ -1,9 +1,15 @@
 // Device URIs: which drive, by which way.
 //
 //   /dev/nvmeN[?relays=N]
-//   emu:[?relays=N][&netns=NAME][&dialect=v1|v2]
+//   emu:[?relays=N][&netns=NAME][&dialect=v1|v2][&lease=S]
+//       [&faults=SEED][&reset_every=SIZE][&restart_every=SIZE][&gone_every=SIZE]
+//
+// SIZE is a number of bytes, with K, M or G behind it for the powers of 1024.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -11,12 +17,26 @@
 
 namespace nvsock {
 
-// The embedded software drive. See csd/drive.hpp for what the faults are.
+// What is to go wrong on purpose between the host and the embedded drive (csd/fault_port.hpp). Bytes are
+// those of batches that the host got across, both ways together; 0: never.
+struct FaultOptions {
+  std::optional<uint64_t> seed;  // faults of all kinds that connections survive
+  uint64_t reset_every = 0;      // the controller is reset
+  uint64_t restart_every = 0;    // the drive loses its state
+  uint64_t gone_every = 0;       // the drive is gone, for six times the lease
+
+  bool any() const { return seed || reset_every > 0 || restart_every > 0 || gone_every > 0; }
+};
+
+// The embedded software drive. See csd/drive.hpp for what the faults of the firmware are.
 struct EmulatedDriveOptions {
   unsigned relays = 64;  // 1..max_relays
   std::string netns;     // network namespace (as in ip-netns(8)) its sockets live in; empty: the process's
   bool shipped = false;  // behave as the firmware in the field, faults included
   bool second_generation = false;  // speak the second generation as well (docs/relay-protocol.md)
+  // The second generation's only:
+  std::chrono::seconds lease{30};  // how long a session lives that the host does not name, 1..3600
+  FaultOptions faults;
 };
 
 struct DeviceUri {
@@ -24,6 +44,7 @@ struct DeviceUri {
 
   // More than any firmware has and than one event loop's descriptors allow by default.
   static constexpr unsigned max_relays = 512;
+  static constexpr unsigned max_lease = 3600;
 
   Kind kind = Kind::emulated;
   std::string text;        // as given

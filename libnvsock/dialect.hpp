@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -36,6 +37,13 @@ struct DialectCounters {
   unsigned abandoned_now = 0;  // commands given up on: the drive never completed them
 };
 
+// Of a generation whose connections live in a session that a controller reset does not end.
+struct SessionStatus {
+  std::string_view link;  // "live", "attaching", "probing"
+  unsigned resumed = 0;   // the drive still had it after commands had failed
+  unsigned lost = 0;      // it had not, or was silent for too long: every connection ended
+};
+
 class Dialect : public PortClient {
  public:
   virtual ~Dialect() = default;
@@ -47,6 +55,7 @@ class Dialect : public PortClient {
   // Nothing accepted is on its way any more: every stream that was let go is gone from here and the drive.
   virtual bool drained() const = 0;
   virtual std::string_view name() const = 0;
+  virtual std::optional<SessionStatus> session_status() const { return std::nullopt; }
   virtual void for_each_stream(const std::function<void(const Stream&)>& visit) const = 0;
   const DialectCounters& counters() const { return counters_; }
 

@@ -38,6 +38,9 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
   bool drained() const override { return streams_.empty() && session_->all_sent(); }
   std::string_view name() const override { return "v2"; }
+  std::optional<SessionStatus> session_status() const override {
+    return SessionStatus{session_->link_name(), session_->resumed(), session_->lost()};
+  }
   void for_each_stream(const std::function<void(const Stream&)>& visit) const override;
   void on_batch_end() override;
 

@@ -74,6 +74,20 @@ void SessionV2::submit_control(uint8_t opcode, uint32_t function, uint32_t cdw11
 
 // --- the link ---
 
+std::string_view SessionV2::link_name() const {
+  switch (link_) {
+    case Link::down:
+      break;
+    case Link::attaching:
+      return "attaching";
+    case Link::live:
+      return "live";
+    case Link::probing:
+      return "probing";
+  }
+  return "down";
+}
+
 void SessionV2::start() {
   heard_ = clock_.now();
   attach();
@@ -172,7 +186,7 @@ void SessionV2::on_capabilities(const Completion& completion) {
 // The streams end, the numbers start over, and a session of another name is made when the drive answers.
 void SessionV2::lose(int error) {
   link_ = Link::probing;
-  resumable_ = false;
+  lost_ += std::exchange(resumable_, false);
   handle_ = 0;
   next_tx_ = next_rx_ = 1;
   rx_wanted_ = 1;

@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "libnvsock/buffer.hpp"
@@ -72,7 +73,9 @@ class SessionV2 {
   bool out_of_reach() const { return outage_told_; }  // silent for longer than the lease
   uint64_t batches_sent() const { return next_tx_ - 1; }
   uint64_t batches_received() const { return next_rx_ - 1; }
+  std::string_view link_name() const;
   unsigned resumed() const { return resumed_; }
+  unsigned lost() const { return lost_; }
   // True when the drive has confirmed every batch.
   bool all_sent() const;
   // True when no command is with the drive.
@@ -152,7 +155,7 @@ class SessionV2 {
   uint64_t next_rx_ = 1;  // the oldest the host does not have
   size_t rx_wanted_ = 1;  // receives to keep in flight: more while batches come full
   unsigned in_flight_ = 0;
-  unsigned resumed_ = 0;
+  unsigned resumed_ = 0, lost_ = 0;
   Clock::TimePoint heard_{};  // the drive answered last
   Clock::Duration back_off_{};
 };

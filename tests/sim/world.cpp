@@ -32,11 +32,12 @@ class World {
         drive_options_(choose_drive()),
         referee_(story_, drive_options_.tx_window),
         services_(clock_, Random(random_.next()), story_),
-        port_(clock_, Random(random_.next()), story_, referee_, drive_options_.lease),
+        drive_(new SimDrive(clock_, services_, Random(random_.next()), story_, referee_, drive_options_)),
+        port_(clock_, Random(random_.next()), story_, drive_options_.lease,
+              std::unique_ptr<SimDrive>(drive_)),
         buffers_(128 * 1024, 4) {
-    start_drive();
     port_.faults = choose_faults();
-    port_.on_lost_completion = [this] { lost_completion(); };
+    port_.when_live = [this] { settle_later(); };
     start_host();
     add_clients();
     add_hard_faults();
@@ -46,7 +47,8 @@ class World {
     clock_.after(faults_end, [this] {
       story_.tell("no faults from here on");
       const Clock::Duration latency = std::min<Clock::Duration>(port_.faults.latency, 10ms);
-      port_.faults = {.latency = latency};
+      port_.faults = {};
+      port_.faults.latency = latency;
     });
     const bool finished = run_until(faults_end + patience, [this] {
       return clock_.now().time_since_epoch() >= faults_end && std::ranges::all_of(clients_, &Client::done) &&
@@ -65,7 +67,7 @@ class World {
                     .commands = port_.commands(),
                     .bytes = bytes_,
                     .streams = streams_,
-                    .hard_faults = hard_faults_};
+                    .hard_faults = hard_faults()};
     return outcome;
   }
 
@@ -96,9 +98,9 @@ class World {
       }
     }
     // Sessions that a lost attach made end with their lease, closed streams with their lingering.
-    const auto empty = [this] { return drive_->sessions() == 0 && services_.alive() == 0; };
+    const auto empty = [this] { return drive_->table().sessions() == 0 && services_.alive() == 0; };
     if (finished && !run_until(now() + drive_options_.lease + drive_options_.linger + 15s, empty)) {
-      story_.violation("%zu sessions and %u services are left in the drive", drive_->sessions(),
+      story_.violation("%zu sessions and %u services are left in the drive", drive_->table().sessions(),
                        services_.alive());
     }
     for (size_t i = 0; i < clients_.size(); ++i) {
@@ -113,12 +115,11 @@ class World {
     if (dialect_->counters().max_in_flight > SimPort::max_in_flight) {
       story_.violation("%u commands were in flight", dialect_->counters().max_in_flight);
     }
-    clients_.clear();
-    if (port_.in_flight() > 0) {  // their memory is the drive's; here nobody touches it any more
-      port_.interrupt(ENODEV, [this] { drive_->controller_reset(); });
-      port_.set_link(SimPort::Link::gone);
-      run_until(now() + 1s, [this] { return port_.in_flight() == 0; });
+    const unsigned causes = port_.counters().restarts + sessions_ended_ + port_.silences();
+    if (dialect_->session().lost() > causes) {
+      story_.violation("%u sessions were lost for %u causes", dialect_->session().lost(), causes);
     }
+    clients_.clear();
     dialect_.reset();
   }
 
@@ -140,16 +141,6 @@ class World {
     return options;
   }
 
-  void start_drive() {
-    for (uint8_t& byte : drive_options_.epoch) byte = static_cast<uint8_t>(random_.next());
-    drive_ = std::make_unique<csd::SessionTable>(clock_, services_, port_, drive_options_);
-    port_.set_drive(drive_.get());
-    story_.tell("a drive: batches of %u, window %u, tx window %u, rx window %u, %u streams, waits of %d ms",
-                drive_options_.max_batch, drive_options_.window, drive_options_.tx_window,
-                drive_options_.rx_window, drive_options_.max_streams,
-                static_cast<int>(drive_options_.max_wait.count()));
-  }
-
   // --- the host ---
 
   void start_host() {
@@ -161,7 +152,7 @@ class World {
     capabilities.tx_window = drive_options_.tx_window;
     capabilities.rx_window = drive_options_.rx_window;
     capabilities.lease_s = static_cast<uint32_t>(drive_options_.lease.count());
-    capabilities.epoch = drive_options_.epoch;
+    capabilities.epoch = drive_->epoch();
     const uint32_t windows[] = {64, 1000, 4096, 65536, 262144, 262144};
     DialectV2Options options;
     options.window = random_.one_of(windows);
@@ -240,22 +231,25 @@ class World {
 
   // The host was told, or may think, that the drive has lost the session that streams of that time were in.
   bool link_failed(Clock::TimePoint opened) const {
-    return opened <= port_.silent_until() || opened <= restart_settled_;
+    return opened <= port_.silent_until() || opened <= loss_settled_;
   }
 
   // --- faults ---
 
-  PortFaults choose_faults() {
+  csd::Faults choose_faults() {
     const Clock::Duration latencies[] = {0us, 20us, 1ms, 1ms, 30ms, 200ms};
-    PortFaults faults{.latency = random_.one_of(latencies)};
+    csd::Faults faults;
+    faults.latency = random_.one_of(latencies);
     calm_ = random_.chance(200);
     if (calm_) return faults;
-    const unsigned duplicates[] = {0, 5, 50, 300};
+    const unsigned doubled[] = {0, 5, 50, 300};
     const unsigned lost[] = {0, 0, 1, 10};
-    const unsigned transient[] = {0, 0, 2, 20};
-    faults.duplicates = random_.one_of(duplicates);
+    const unsigned failed[] = {0, 0, 2, 20};
+    const unsigned late[] = {0, 0, 5, 50};
+    faults.doubled = random_.one_of(doubled);
     faults.lost = random_.one_of(lost);
-    faults.transient = random_.one_of(transient);
+    faults.failed = random_.one_of(failed);
+    faults.late = random_.one_of(late);
     return faults;
   }
 
@@ -266,65 +260,57 @@ class World {
       const Clock::Duration at = storm                 ? up_to(random_, 3s)
                                  : random_.chance(500) ? up_to(random_, 200ms)
                                                        : up_to(random_, faults_end);
-      const auto kind = static_cast<unsigned>(random_.below(storm ? 80 : 100));
+      const auto kind = static_cast<unsigned>(random_.below(storm ? 70 : 100));
       clock_.after(at, [this, kind] { hard_fault(kind); });
     }
   }
 
-  void lost_completion() {
-    if (std::exchange(reset_comes_, true)) return;
-    clock_.after(50ms + up_to(random_, 3s), [this] { hard_fault(0); });
+  void hard_fault(unsigned kind) {
+    if (kind < 50) {
+      port_.fail(csd::HardFault::reset);
+    } else if (kind < 70) {
+      port_.fail(csd::HardFault::removal);
+    } else if (kind < 84) {
+      if (port_.fail(csd::HardFault::restart)) loss_settled_ = Clock::TimePoint::max();
+    } else if (kind < 88) {
+      port_.fail(csd::HardFault::reset, drive_options_.lease + up_to(random_, 20s) - 5s);
+    } else if (drive_->table().sessions() > 0) {
+      ++sessions_ended_;
+      drive_->end_session();
+      loss_settled_ = Clock::TimePoint::max();  // until the host must have seen it
+      settle_later();
+    }
   }
 
-  void hard_fault(unsigned kind) {
-    if (faulting_) return;
-    faulting_ = true;
-    reset_comes_ = false;
-    ++hard_faults_;
-    const bool restart = kind >= 80 && kind < 96;
-    const bool gone = kind >= 60 && kind < 80;
-    const bool lasting = kind >= 96;
-    story_.tell("%s", restart ? "the drive restarts"
-                      : gone  ? "the controller is removed"
-                              : "the controller is reset");
-    port_.interrupt(gone ? ENODEV : EINTR, [this, restart] {
-      if (!restart) return drive_->controller_reset();
-      restart_settled_ = Clock::TimePoint::max();  // until the host must have seen it
-      drive_.reset();
-      referee_.drive_restarted();
-      start_drive();
+  // The host tries once a second at least, and a round trip may fail a few times.
+  void settle_later() {
+    clock_.after(5s, [this, before = hard_faults()] {
+      if (before == hard_faults()) loss_settled_ = std::min(loss_settled_, clock_.now());
     });
-    port_.set_link(gone ? SimPort::Link::gone : SimPort::Link::not_live);
-    // Mostly short: most of what is to be disturbed happens within a second.
-    Clock::Duration down = up_to(random_, random_.chance(700) ? Clock::Duration(20ms) : Clock::Duration(4s));
-    if (lasting) down = drive_options_.lease + up_to(random_, 20s) - 5s;
-    clock_.after(down, [this] {
-      port_.set_link(SimPort::Link::live);
-      faulting_ = false;
-      // The host tries once a second at least, and a round trip may fail a few times.
-      clock_.after(5s, [this, faults = hard_faults_] {
-        if (faults == hard_faults_) restart_settled_ = std::min(restart_settled_, clock_.now());
-      });
-    });
+  }
+
+  unsigned hard_faults() const {
+    const csd::FaultCounters& counters = port_.counters();
+    return counters.resets + counters.removals + counters.restarts + sessions_ended_;
   }
 
   Random random_;
   VirtualClock clock_;
   Story story_;
-  csd::SessionTableOptions drive_options_;
+  const csd::SessionTableOptions drive_options_;
   Referee referee_;
   SimServices services_;
+  SimDrive* const drive_;  // the port's
   SimPort port_;
   BufferPool buffers_;
-  std::unique_ptr<csd::SessionTable> drive_;
   std::unique_ptr<DialectV2> dialect_;
   std::vector<std::unique_ptr<Client>> clients_;
   uint32_t host_window_ = 0;
   uint64_t events_ = 0;
   uint64_t bytes_ = 0;
-  unsigned streams_ = 0, hard_faults_ = 0;
-  bool calm_ = false, faulting_ = false, reset_comes_ = false;
-  Clock::TimePoint restart_settled_ = Clock::TimePoint::min();
+  unsigned streams_ = 0, sessions_ended_ = 0;
+  bool calm_ = false;
+  Clock::TimePoint loss_settled_ = Clock::TimePoint::min();
 };
 
 }  // namespace
