@@ -34,7 +34,7 @@ Faults mixed_faults(Random& random) {
           .failed = static_cast<unsigned>(random.between(1, 5)),
           .lost = 1,
           .expiry = 450ms,
-          .commands_between = random.between(200, 2000),
+          .commands_between = random.between(100, 1000),
           .outage = 1s,
           .every = {}};
 }

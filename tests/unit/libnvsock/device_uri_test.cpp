@@ -77,14 +77,53 @@ TEST(DeviceUri, other_devices_are_refused) {
 }
 
 TEST(DeviceUri, options_that_do_not_apply_are_refused) {
-  for (const char* option : {"speed=9", "netns=a", "dialect=v1", "relay=4", "RELAYS=4", "=4"}) {
+  for (const char* option : {"speed=9", "netns=a", "dialect=v1", "lease=3", "faults=1", "reset_every=1M",
+                             "relay=4", "RELAYS=4", "=4"}) {
     expect_sentence(parse_device_uri("/dev/nvme0?" + std::string(option)),
                     "unknown option \"" + std::string(option) + "\" (relays=N)");
   }
   expect_sentence(parse_device_uri("emu:?speed=9"),
-                  "unknown option \"speed=9\" (relays=N, netns=NAME, dialect=v1|v2)");
+                  "unknown option \"speed=9\" (relays=N, netns=NAME, dialect=v1|v2, lease=S, faults=SEED, "
+                  "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)");
   expect_sentence(parse_device_uri("emu:?relays=4&&netns=a"), "unknown option \"\"");
   expect_sentence(parse_device_uri("emu:?dialect=v3"), "dialect=v3 is unknown (v1, v2)");
+}
+
+TEST(DeviceUri, faults_have_a_seed_and_sizes) {
+  const Result<DeviceUri> uri = parse_device_uri(
+      "emu:?faults=18446744073709551615&reset_every=64M&restart_every=3K&gone_every=7&lease=2&dialect=v2");
+  ASSERT_TRUE(uri);
+  EXPECT_EQ(uri->emulated.faults.seed, UINT64_MAX);
+  EXPECT_EQ(uri->emulated.faults.reset_every, 64u << 20);
+  EXPECT_EQ(uri->emulated.faults.restart_every, 3u << 10);
+  EXPECT_EQ(uri->emulated.faults.gone_every, 7u);
+  EXPECT_EQ(uri->emulated.lease, std::chrono::seconds(2));
+  EXPECT_EQ(parse_device_uri("emu:?dialect=v2&reset_every=17179869183G")->emulated.faults.reset_every,
+            UINT64_C(17179869183) << 30);
+  EXPECT_FALSE(parse_device_uri("emu:?dialect=v2&lease=3600")->emulated.faults.any());
+  EXPECT_TRUE(parse_device_uri("emu:?dialect=v2&faults=0")->emulated.faults.any());
+}
+
+TEST(DeviceUri, bad_faults_are_named) {
+  for (const char* value : {"", "0", "K", "0G", "-1", "1.5M", "64k", "64MB", "17179869184G", "1 M"}) {
+    for (const char* key : {"reset_every=", "restart_every=", "gone_every="}) {
+      const Result<DeviceUri> uri = parse_device_uri("emu:?dialect=v2&" + (key + std::string(value)));
+      expect_sentence(uri, key + std::string(value) + " is not a number of bytes");
+      EXPECT_EQ(uri.error().code, EINVAL);
+    }
+  }
+  for (const char* value : {"", "x", "-1", "1K", "18446744073709551616"}) {
+    expect_sentence(parse_device_uri("emu:?dialect=v2&faults=" + std::string(value)),
+                    "faults=" + std::string(value) + " is not a seed");
+  }
+  expect_sentence(parse_device_uri("emu:?dialect=v2&lease=0"), "lease=0 is out of range (1-3600)");
+}
+
+TEST(DeviceUri, the_first_generation_has_no_faults_to_survive) {
+  for (const char* option : {"faults=1", "reset_every=1M", "restart_every=1M", "gone_every=1M", "lease=3"}) {
+    expect_sentence(parse_device_uri("emu:?dialect=v1&" + std::string(option)),
+                    option + std::string(" needs dialect=v2: the first generation loses all at"));
+  }
 }
 
 TEST(DeviceUri, a_netns_is_a_file_name) {
