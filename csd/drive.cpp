@@ -54,11 +54,14 @@ relay_v2::Epoch random_epoch() {
 
 struct Drive::SecondGeneration {
   SecondGeneration(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
-                   CompletionQueue& completions, std::chrono::seconds lease)
+                   CompletionQueue& completions, const EmulatedDriveOptions& options)
       : clock(loop),
         services(loop, std::move(where)),
         table(clock, services, completions,
-              {.epoch = random_epoch(), .lease = lease, .vendor = "nvsock emulated drive"}) {}
+              {.epoch = random_epoch(),
+               .max_streams = options.streams,
+               .lease = options.lease,
+               .vendor = "nvsock emulated drive"}) {}
 
   AsioClock clock;
   SocketServices services;
@@ -72,7 +75,7 @@ Drive::Drive(asio::io_context& loop, const EmulatedDriveOptions& options, Networ
       where_(std::make_shared<const NetworkNamespace>(std::move(where))),
       completions_(completions),
       relays_(options.relays) {
-  if (options.second_generation) start_second_generation();
+  if (options.firmware == Firmware::second) start_second_generation();
 }
 
 Drive::~Drive() {
@@ -82,7 +85,7 @@ Drive::~Drive() {
 }
 
 void Drive::start_second_generation() {
-  second_ = std::make_unique<SecondGeneration>(loop_, where_, completions_, options_.lease);
+  second_ = std::make_unique<SecondGeneration>(loop_, where_, completions_, options_);
 }
 
 void Drive::reset(bool restart) {
@@ -148,7 +151,7 @@ void Drive::identify_csd(Command& command) {
 }
 
 void Drive::refuse_open(Command& command, int cause) {
-  complete(command, options_.shipped ? status::internal_error : status::vendor_errno(cause));
+  complete(command, shipped() ? status::internal_error : status::vendor_errno(cause));
 }
 
 void Drive::open(Command& command) {
@@ -161,7 +164,7 @@ void Drive::open(Command& command) {
   if (fd < 0) return refuse_open(command, errno == EMFILE ? ENFILE : errno);
   *free = std::make_shared<Relay>(*this, static_cast<uint32_t>(free - relays_.begin()), fd);
   const std::shared_ptr<Relay> relay = *free;
-  if (options_.shipped) stalled_by_ = relay.get();
+  if (shipped()) stalled_by_ = relay.get();
   relay->connect(address, command);
 }
 
@@ -205,7 +208,7 @@ void Drive::write(Command& command) {
   relay->queue_write(command);
   if (next_writes_to(command.cdw13)) return;  // they leave together
   relay->send_writes();
-  if (options_.shipped && relay->writes_pending()) stalled_by_ = relay.get();
+  if (shipped() && relay->writes_pending()) stalled_by_ = relay.get();
 }
 
 bool Drive::next_writes_to(uint32_t descriptor) const {

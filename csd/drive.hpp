@@ -1,12 +1,13 @@
 // The software CSD: what the drive does with an admin command, on real sockets.
 //
-// Speaks the first generation of the relay protocol, and with `second_generation` the second as well
+// Speaks the first generation of the relay protocol, and with Firmware::second the second as well
 // (csd/session_table.hpp). Of the first, two ways to behave:
-//  - by default as that protocol is meant: relays do not disturb each other and failures name their cause
-//    (status code type 7h, the code an errno);
-//  - `shipped`, as the firmware in the field: a connect or a write to a peer that does not read stalls
+//  - Firmware::shipped, as the firmware in the field: a connect or a write to a peer that does not read
+//  stalls
 //    every command of the drive, every failure is status 06h, and a reset by the peer leaves the relay's
-//    reads uncompleted for ever.
+//    reads uncompleted for ever;
+//  - otherwise as that protocol is meant: relays do not disturb each other and failures name their cause
+//    (status code type 7h, the code an errno).
 //
 // Threads: event loop only. Never blocks.
 #pragma once
@@ -32,12 +33,12 @@ class Drive {
   void submit(Command& command) { submitted_.push(command); }
   void ring();  // serves what was submitted, in order
   // The controller is reset: waiting commands of the second generation are forgotten. `restart`: its sessions
-  // too, and the epoch is another one. REQUIRES: second_generation, and no command of the first.
+  // too, and the epoch is another one. REQUIRES: Firmware::second, and no command of the first generation.
   void reset(bool restart);
 
   // --- for relays ---
   asio::io_context& loop() { return loop_; }
-  bool shipped() const { return options_.shipped; }
+  bool shipped() const { return options_.firmware == Firmware::shipped; }
   void complete(Command& command, uint16_t status);
   void flush() { completions_.flush(); }
   void opened(Relay& relay, Command& open, int error);

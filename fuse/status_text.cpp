@@ -40,7 +40,7 @@ std::string status_text(const Filesystem& filesystem, const nvsock::Device& devi
       "bytes to drive: {}\n"
       "bytes from drive: {}\n",
       device.uri().text, device.model(), device.port(), device.dialect(), device.dialect_reason(),
-      device.uri().relays, counters.streams_now, filesystem.connections().size(), counters.opens,
+      device.max_streams(), counters.streams_now, filesystem.connections().size(), counters.opens,
       counters.open_failures, counters.commands, counters.in_flight_now, counters.max_in_flight,
       counters.abandoned_now, counters.bytes_sent, counters.bytes_received);
   if (const auto session = device.session_status()) {

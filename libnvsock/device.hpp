@@ -41,6 +41,7 @@ class Device {
   const DeviceUri& uri() const { return uri_; }
   const std::string& model() const { return model_; }  // Identify Controller, MN
   std::string_view dialect() const { return dialect_->name(); }
+  unsigned max_streams() const { return dialect_->max_streams(); }
   const std::string& dialect_reason() const { return dialect_reason_; }  // what decided it
   std::string port() const { return port_->describe(); }
   std::string faults_text() const { return port_->faults_text(); }  // see CommandPort

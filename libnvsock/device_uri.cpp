@@ -90,8 +90,8 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
   }
 
   const bool emulated = uri.kind == DeviceUri::Kind::emulated;
-  bool relays_given = false;
-  std::string_view of_second;  // an option that the first generation does not have
+  std::optional<std::string_view> relays;  // their range depends on the generation
+  std::string_view of_second;              // an option that the first generation does not have
   while (!options.empty()) {
     const size_t ampersand = options.find('&');
     const std::string_view option = options.substr(0, ampersand);
@@ -102,16 +102,14 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
         equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1);
 
     if (key == "relays") {
-      const Result<unsigned> relays = parse_range(text, key, value, DeviceUri::max_relays);
-      if (!relays) return relays.error();
-      uri.relays = uri.emulated.relays = *relays;
-      relays_given = true;
+      relays = value;
     } else if (emulated && key == "dialect") {
-      if (value != "v1" && value != "v2") {
-        return invalid(text, "dialect=" + printable(value) + " is unknown (v1, v2)");
+      if (value != "v1" && value != "v1-fixed" && value != "v2") {
+        return invalid(text, "dialect=" + printable(value) + " is unknown (v1, v1-fixed, v2)");
       }
-      uri.emulated.shipped = value == "v1";
-      uri.emulated.second_generation = value == "v2";
+      uri.emulated.firmware = value == "v2"   ? Firmware::second
+                              : value == "v1" ? Firmware::shipped
+                                              : Firmware::fixed;
     } else if (emulated && key == "netns") {
       if (!is_netns_name(value))
         return invalid(text, "netns=" + printable(value) + " cannot be a namespace's name");
@@ -133,20 +131,26 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
       *every = *size;
       of_second = option;
     } else {
-      return invalid(text, "unknown option " + quoted(option) +
-                               (emulated ? " (relays=N, netns=NAME, dialect=v1|v2, lease=S, faults=SEED, "
-                                           "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)"
-                                         : " (relays=N)"));
+      return invalid(text,
+                     "unknown option " + quoted(option) +
+                         (emulated ? " (relays=N, netns=NAME, dialect=v1|v1-fixed|v2, lease=S, faults=SEED, "
+                                     "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)"
+                                   : " (relays=N)"));
     }
   }
-  if (!of_second.empty() && !uri.emulated.second_generation) {
+  const bool second = emulated && uri.emulated.firmware == Firmware::second;
+  if (!of_second.empty() && !second) {
     return invalid(text, printable(of_second) +
                              " needs dialect=v2: the first generation loses all at a controller reset");
   }
-  if (emulated && !relays_given) {
-    if (uri.emulated.shipped) uri.emulated.relays = relay_v1::shipped_relays;
-    uri.relays = uri.emulated.relays;
+  if (uri.emulated.firmware == Firmware::shipped) uri.emulated.relays = relay_v1::shipped_relays;
+  if (relays) {
+    const unsigned most = second ? DeviceUri::max_streams : DeviceUri::max_relays;
+    const Result<unsigned> number = parse_range(text, "relays", *relays, most);
+    if (!number) return number.error();
+    (second ? uri.emulated.streams : emulated ? uri.emulated.relays : uri.relays) = *number;
   }
+  if (emulated) uri.relays = uri.emulated.relays;
   return uri;
 }
 

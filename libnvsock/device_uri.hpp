@@ -1,7 +1,7 @@
 // Device URIs: which drive, by which way.
 //
 //   /dev/nvmeN[?relays=N]
-//   emu:[?relays=N][&netns=NAME][&dialect=v1|v2][&lease=S]
+//   emu:[?relays=N][&netns=NAME][&dialect=v1|v1-fixed|v2][&lease=S]
 //       [&faults=SEED][&reset_every=SIZE][&restart_every=SIZE][&gone_every=SIZE]
 //
 // SIZE is a number of bytes, with K, M or G behind it for the powers of 1024.
@@ -28,13 +28,20 @@ struct FaultOptions {
   bool any() const { return seed || reset_every > 0 || restart_every > 0 || gone_every > 0; }
 };
 
-// The embedded software drive. See csd/drive.hpp for what the faults of the firmware are.
+// What the embedded drive's firmware is like; see csd/drive.hpp.
+enum class Firmware {
+  shipped,  // dialect=v1: the first generation as in the field, its faults included
+  fixed,    // dialect=v1-fixed: the first generation without them
+  second,   // dialect=v2: the second generation (docs/relay-protocol.md), and the first as `fixed`
+};
+
+// The embedded software drive.
 struct EmulatedDriveOptions {
-  unsigned relays = 64;  // 1..max_relays
+  unsigned relays = 64;  // of the first generation, 1..max_relays
   std::string netns;     // network namespace (as in ip-netns(8)) its sockets live in; empty: the process's
-  bool shipped = false;  // behave as the firmware in the field, faults included
-  bool second_generation = false;  // speak the second generation as well (docs/relay-protocol.md)
+  Firmware firmware = Firmware::second;
   // The second generation's only:
+  unsigned streams = 16384;        // 1..max_streams
   std::chrono::seconds lease{30};  // how long a session lives that the host does not name, 1..3600
   FaultOptions faults;
 };
@@ -44,12 +51,13 @@ struct DeviceUri {
 
   // More than any firmware has and than one event loop's descriptors allow by default.
   static constexpr unsigned max_relays = 512;
+  static constexpr unsigned max_streams = 16384;
   static constexpr unsigned max_lease = 3600;
 
   Kind kind = Kind::emulated;
   std::string text;        // as given
   std::string controller;  // "nvme1", kind controller
-  unsigned relays = 4;     // how many the drive is said to have
+  unsigned relays = 4;     // how many a drive of the first generation is said to have
   EmulatedDriveOptions emulated;
 };
 

@@ -55,6 +55,7 @@ class Dialect : public PortClient {
   // Nothing accepted is on its way any more: every stream that was let go is gone from here and the drive.
   virtual bool drained() const = 0;
   virtual std::string_view name() const = 0;
+  virtual unsigned max_streams() const = 0;  // the drive carries at a time
   virtual std::optional<SessionStatus> session_status() const { return std::nullopt; }
   virtual void for_each_stream(const std::function<void(const Stream&)>& visit) const = 0;
   const DialectCounters& counters() const { return counters_; }

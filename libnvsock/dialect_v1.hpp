@@ -47,6 +47,7 @@ class DialectV1 final : public Dialect {
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
   bool drained() const override { return counters_.streams_now == 0; }
   std::string_view name() const override { return "v1"; }
+  unsigned max_streams() const override { return capacity_; }
   void for_each_stream(const std::function<void(const Stream&)>& visit) const override;
   void on_batch_end() override;
 

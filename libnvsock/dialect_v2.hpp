@@ -38,6 +38,7 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
   bool drained() const override { return streams_.empty() && session_->all_sent(); }
   std::string_view name() const override { return "v2"; }
+  unsigned max_streams() const override { return max_streams_; }
   std::optional<SessionStatus> session_status() const override {
     return SessionStatus{session_->link_name(), session_->resumed(), session_->lost()};
   }

@@ -15,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   check(uri->text == text, "the text is kept");
   check(uri->relays >= 1 && uri->relays <= DeviceUri::max_relays, "relays are bounded");
+  check(uri->emulated.streams >= 1 && uri->emulated.streams <= DeviceUri::max_streams, "streams are bounded");
   check(uri->emulated.netns.find('/') == std::string::npos, "a namespace is a name, not a path");
   if (uri->kind == DeviceUri::Kind::controller) {
     check(uri->controller.starts_with("nvme") && uri->controller.find('/') == std::string::npos,

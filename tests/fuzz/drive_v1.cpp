@@ -76,7 +76,7 @@ class Run final : private PortClient {
   Run(const Services& services, Input input) : services_(services), input_(input) {
     EmulatedDriveOptions options;
     const uint8_t flags = input_.number<uint8_t>();
-    options.shipped = (flags & 1) != 0;
+    options.firmware = (flags & 1) != 0 ? Firmware::shipped : Firmware::fixed;
     options.relays = 1 + (flags >> 1) % 4;
     auto port = open_emulated_port(loop_, options);
     check(static_cast<bool>(port), "a port without a namespace opens");

@@ -99,7 +99,7 @@ class Soak(CsdTest):
         met = dict.fromkeys(("resets", "removals", "lost", "doubled", "failed", "late"), 0)
         for seed in range(1, 7):
             with self.subTest(seed=seed):
-                drive = self.mount(f"emu:?dialect=v2&faults={seed}")
+                drive = self.mount(f"emu:?faults={seed}")
                 server = self.server(Server.echo)
                 calls = [Call(self.converse, drive, server, seed * 1000 + i) for i in range(self.CONNECTIONS)]
                 self.assertEqual([call.result(30) for call in calls], [True] * self.CONNECTIONS)
@@ -114,7 +114,7 @@ class Loss(CsdTest):
     """What ends all connections of a drive, under each of them."""
 
     def start(self, options):
-        self.drive = self.mount("emu:?dialect=v2&" + options)
+        self.drive = self.mount("emu:?" + options)
         self.server_ = self.server(Server.manual)
         self.sink = self.server(Server.sink)
         self.quiet = self.fd(self.drive.open(self.server_.port))

@@ -14,16 +14,16 @@ STREAMS = int(1000 * csd.SCALE)  # more than any first-generation drive carries
 
 class Negotiation(CsdTest):
     def test_status_says_which_generation_and_why(self):
-        for device, line in (("emu:", "dialect: v1 (no capability page)"),
+        for device, line in (("emu:", 'dialect: v2 (capability page of "'),
                              ("emu:?dialect=v1", "dialect: v1 (no capability page)"),
-                             ("emu:?dialect=v2", 'dialect: v2 (capability page of "')):
+                             ("emu:?dialect=v1-fixed", "dialect: v1 (no capability page)")):
             with self.subTest(device):
                 self.assertIn(line, self.mount(device).text("status"))
 
 
 class SecondGeneration(CsdTest):
     def setUp(self):
-        self.drive = self.mount("emu:?dialect=v2")
+        self.drive = self.mount("emu:")
 
     def open(self, server, host="127.0.0.1"):
         return self.fd(self.drive.open(server.port, host=host))

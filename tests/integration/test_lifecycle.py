@@ -21,9 +21,11 @@ OPENER = "import os, sys; os.open(sys.argv[1], os.O_RDWR)"
 class KilledPrograms(CsdTest):
     """SIGKILL takes a program at once, wherever it waits; its connection goes with it."""
 
+    DIALECT = "v2"
+
     def setUp(self):
         self.inside = self.netns()
-        self.drive = self.mount(f"emu:?netns={self.inside.name}&relays=8")
+        self.drive = self.mount(f"emu:?dialect={self.DIALECT}&netns={self.inside.name}&relays=8")
 
     def killed(self, script, port, waiting):
         """Starts the program, waits until it is blocked, kills it, and sees it gone at once."""
@@ -61,20 +63,7 @@ class KilledPrograms(CsdTest):
     def test_blocked_opener(self):
         port = csd.port_of(csd.full_listener(self, self.inside))
         self.killed(OPENER, port, lambda: self.drive.connections_to(port))
-        # The drive cannot be told to stop connecting: the relay is taken until it answers, but by nobody.
-        self.assertEqual([line.split()[1] for line in self.drive.connections_to(port)], ["closing"])
-
-    def test_blocked_opener_whose_connection_comes_too_late(self):
-        listener = csd.full_listener(self, self.inside)
-        self.killed(OPENER, csd.port_of(listener), lambda: self.drive.connections_to(csd.port_of(listener)))
-        listener.settimeout(10 * csd.SLOW)  # the kernel repeats the handshake after 1, 3 and 7 s
-        for data in (None, b""):  # the connection that filled the queue, and the one that comes too late
-            connection, _ = listener.accept()
-            self.addCleanup(connection.close)
-            if data is not None:
-                connection.settimeout(5 * csd.SLOW)
-                self.assertEqual(connection.recv(1), data, "nobody wants it: it is closed at once")
-        self.gone(csd.port_of(listener))
+        self.gone(port)
 
     def test_poller(self):
         server = self.server(Server.manual, netns=self.inside)
@@ -105,6 +94,30 @@ class KilledPrograms(CsdTest):
             for program in programs:
                 program.wait(1 * csd.SLOW)
             eventually(lambda: not self.drive.connections_to(server.port), 2)
+
+
+class KilledProgramsOfTheFirstGeneration(KilledPrograms):
+    """A first-generation drive cannot be told to stop connecting."""
+
+    DIALECT = "v1-fixed"
+
+    def test_blocked_opener(self):
+        port = csd.port_of(csd.full_listener(self, self.inside))
+        self.killed(OPENER, port, lambda: self.drive.connections_to(port))
+        # The relay is taken until the connection is answered, but by nobody.
+        self.assertEqual([line.split()[1] for line in self.drive.connections_to(port)], ["closing"])
+
+    def test_blocked_opener_whose_connection_comes_too_late(self):
+        listener = csd.full_listener(self, self.inside)
+        self.killed(OPENER, csd.port_of(listener), lambda: self.drive.connections_to(csd.port_of(listener)))
+        listener.settimeout(10 * csd.SLOW)  # the kernel repeats the handshake after 1, 3 and 7 s
+        for data in (None, b""):  # the connection that filled the queue, and the one that comes too late
+            connection, _ = listener.accept()
+            self.addCleanup(connection.close)
+            if data is not None:
+                connection.settimeout(5 * csd.SLOW)
+                self.assertEqual(connection.recv(1), data, "nobody wants it: it is closed at once")
+        self.gone(csd.port_of(listener))
 
 
 class KilledDaemon(CsdTest):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Drives at their limits: all relays in use, peers that stop reading, and the first generation's firmware.
 
-`emu:?relays=4` is a drive with four relays that behaves; `emu:?dialect=v1` is the firmware as shipped: it also
+`emu:?relays=4` is a drive with four connections that behaves; `emu:?dialect=v1` is the firmware as shipped: it also
 stalls as a whole while a peer inside does not read, tells no causes, and forgets a read when the peer resets.
 """
 
@@ -21,7 +21,7 @@ STREAM = int(8 * csd.MIB * csd.SCALE)
 
 
 class LimitTest(CsdTest):
-    DEVICE = "emu:?relays=4"
+    DEVICE = csd.emu("relays=4")
 
     def setUp(self):
         self.drive = self.mount(self.DEVICE)

@@ -24,7 +24,7 @@ class DriveV2Test : public ::testing::Test {
  protected:
   void start(bool second_generation) {
     EmulatedDriveOptions options;
-    options.second_generation = second_generation;
+    options.firmware = second_generation ? Firmware::second : Firmware::fixed;
     auto opened = open_emulated_port(loop, options);
     ASSERT_TRUE(opened);
     port = std::move(*opened);

@@ -39,7 +39,9 @@ class DeviceTest : public ::testing::Test {
 };
 
 TEST_F(DeviceTest, tells_what_it_is) {
-  open("emu:?relays=3");
+  open("emu:");
+  EXPECT_EQ(device->dialect(), "v2");
+  open("emu:?relays=3&dialect=v1");
   EXPECT_EQ(device->model(), "Linux pci_epf");
   EXPECT_EQ(device->dialect(), "v1");
   EXPECT_EQ(device->port(), "emulated drive");
@@ -67,7 +69,7 @@ TEST_F(DeviceTest, refused_connection_is_told_through_the_stream) {
 }
 
 TEST_F(DeviceTest, a_reset_by_the_peer_is_econnreset) {
-  for (const char* uri : {"emu:", "emu:?dialect=v1"}) {
+  for (const char* uri : {"emu:", "emu:?dialect=v1-fixed", "emu:?dialect=v1"}) {
     open(uri);
     Listener listener;
     const StreamHandle stream = connect(listener);
@@ -87,6 +89,7 @@ TEST_F(DeviceTest, the_peers_end_is_end_of_stream_and_ours_is_the_peers) {
   open("emu:");
   Listener listener;
   StreamHandle stream = connect(listener);
+  ASSERT_TRUE(run_until([&] { return stream->state() == Stream::State::established; }));
   Peer peer = listener.accept();
   peer.send("bye");
   peer.end_writing();
@@ -163,7 +166,7 @@ TEST_P(EchoTest, ten_megabytes_come_back_unchanged) {
   EXPECT_EQ(stream->bytes_received(), total);
   EXPECT_EQ(stream->unsent(), 0u);
   stream.reset();
-  EXPECT_TRUE(run_until([&] { return device->counters().in_flight_now == 0; }));
+  EXPECT_TRUE(run_until([&] { return device->drained(); }));
   echo.join();
   EXPECT_EQ(echoed, total);
   EXPECT_EQ(device->counters().bytes_sent, total);

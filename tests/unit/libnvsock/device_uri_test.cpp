@@ -19,14 +19,13 @@ TEST(DeviceUri, controller_has_the_relays_of_the_firmware_unless_told) {
   EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9")->relays, 9u);
 }
 
-TEST(DeviceUri, emulated_drive_is_well_behaved_and_has_64_relays) {
+TEST(DeviceUri, emulated_drive_is_of_the_second_generation) {
   for (const char* text : {"emu:", "emu:?"}) {
     const Result<DeviceUri> uri = parse_device_uri(text);
     ASSERT_TRUE(uri) << text;
     EXPECT_EQ(uri->kind, DeviceUri::Kind::emulated);
-    EXPECT_EQ(uri->relays, 64u);
-    EXPECT_EQ(uri->emulated.relays, 64u);
-    EXPECT_FALSE(uri->emulated.shipped);
+    EXPECT_EQ(uri->emulated.firmware, Firmware::second);
+    EXPECT_EQ(uri->emulated.streams, 16384u);
     EXPECT_EQ(uri->emulated.netns, "");
   }
 }
@@ -38,7 +37,7 @@ TEST(DeviceUri, emulated_drive_takes_options_in_any_order) {
     EXPECT_EQ(uri->relays, 7u);
     EXPECT_EQ(uri->emulated.relays, 7u);
     EXPECT_EQ(uri->emulated.netns, "drive");
-    EXPECT_TRUE(uri->emulated.shipped);
+    EXPECT_EQ(uri->emulated.firmware, Firmware::shipped);
   }
 }
 
@@ -49,11 +48,22 @@ TEST(DeviceUri, shipped_firmware_has_4_relays) {
   EXPECT_EQ(uri->emulated.relays, 4u);
 }
 
-TEST(DeviceUri, relays_are_1_to_512) {
-  EXPECT_EQ(parse_device_uri("emu:?relays=1")->relays, 1u);
-  EXPECT_EQ(parse_device_uri("emu:?relays=512")->relays, 512u);
+TEST(DeviceUri, fixed_firmware_has_64_relays) {
+  const Result<DeviceUri> uri = parse_device_uri("emu:?dialect=v1-fixed");
+  ASSERT_TRUE(uri);
+  EXPECT_EQ(uri->emulated.firmware, Firmware::fixed);
+  EXPECT_EQ(uri->relays, 64u);
+  EXPECT_EQ(uri->emulated.relays, 64u);
+}
+
+TEST(DeviceUri, relays_are_1_to_512_and_streams_1_to_16384) {
+  EXPECT_EQ(parse_device_uri("emu:?relays=1&dialect=v1")->relays, 1u);
+  EXPECT_EQ(parse_device_uri("emu:?relays=512&dialect=v1")->relays, 512u);
+  EXPECT_EQ(parse_device_uri("emu:?relays=1")->emulated.streams, 1u);
+  EXPECT_EQ(parse_device_uri("emu:?relays=16384")->emulated.streams, 16384u);
+  expect_sentence(parse_device_uri("emu:?relays=16385"), "relays=16385 is out of range (1-16384)");
   for (const char* value : {"0", "513", "-1", "+4", "4x", "x", "", " 4", "99999999999999999999"}) {
-    for (const char* base : {"emu:?", "/dev/nvme0?"}) {
+    for (const char* base : {"emu:?dialect=v1&", "emu:?dialect=v1-fixed&", "/dev/nvme0?"}) {
       expect_sentence(parse_device_uri(std::string(base) + "relays=" + value),
                       "relays=" + std::string(value) + " is out of range (1-512)");
     }
@@ -82,11 +92,12 @@ TEST(DeviceUri, options_that_do_not_apply_are_refused) {
     expect_sentence(parse_device_uri("/dev/nvme0?" + std::string(option)),
                     "unknown option \"" + std::string(option) + "\" (relays=N)");
   }
-  expect_sentence(parse_device_uri("emu:?speed=9"),
-                  "unknown option \"speed=9\" (relays=N, netns=NAME, dialect=v1|v2, lease=S, faults=SEED, "
-                  "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)");
+  expect_sentence(
+      parse_device_uri("emu:?speed=9"),
+      "unknown option \"speed=9\" (relays=N, netns=NAME, dialect=v1|v1-fixed|v2, lease=S, faults=SEED, "
+      "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)");
   expect_sentence(parse_device_uri("emu:?relays=4&&netns=a"), "unknown option \"\"");
-  expect_sentence(parse_device_uri("emu:?dialect=v3"), "dialect=v3 is unknown (v1, v2)");
+  expect_sentence(parse_device_uri("emu:?dialect=v3"), "dialect=v3 is unknown (v1, v1-fixed, v2)");
 }
 
 TEST(DeviceUri, faults_have_a_seed_and_sizes) {
