@@ -29,10 +29,10 @@ Faults mixed_faults(Random& random) {
   const Clock::Duration latencies[] = {20us, 1ms, 5ms};
   const unsigned doubled[] = {5, 50, 300};
   return {.latency = random.one_of(latencies),
-          .late = static_cast<unsigned>(random.below(3)),
+          .late = static_cast<unsigned>(random.between(1, 3)),
           .doubled = random.one_of(doubled),
           .failed = static_cast<unsigned>(random.between(1, 5)),
-          .lost = 1,
+          .lost = static_cast<unsigned>(random.between(1, 3)),
           .expiry = 450ms,
           .commands_between = random.between(100, 1000),
           .outage = 1s,

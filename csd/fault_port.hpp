@@ -63,8 +63,8 @@ struct Faults {
 
 // Faults of all kinds that connections survive:
 //  - commands and completions take up to 20 us, 1 ms or 5 ms on their way;
-//  - of 1000 commands 0 to 2 are late, 5 to 300 doubled, 1 to 5 failed, and 1 completion is lost, which is
-//    missed within 0.5 s;
+//  - of 1000 commands 1 to 3 are late, 5 to 300 doubled and 1 to 5 failed; of 1000 completions 1 to 3 are
+//    lost, which is missed within 0.5 s;
 //  - a hard fault comes after 1 to 1000 commands: a reset in seven cases of ten, else a removal. Seven of ten
 //    are over in 20 ms, all within 1 s: far from a lease of 30 s.
 Faults mixed_faults(Random& random);

@@ -217,6 +217,7 @@ bool SessionV2::settled(const Completion& completion) {
     // Ended by the drive: its lease, or because it found fault with a batch of ours.
     lose(ECONNRESET);
   } else {
+    // EAGAIN too: no batch of ours is too early (oldest_unconfirmed), so the drive is not as it said it is.
     suspect(completion);
   }
   return false;

@@ -18,7 +18,13 @@ class Negotiation(CsdTest):
                              ("emu:?dialect=v1", "dialect: v1 (no capability page)"),
                              ("emu:?dialect=v1-fixed", "dialect: v1 (no capability page)")):
             with self.subTest(device):
-                self.assertIn(line, self.mount(device).text("status"))
+                drive = self.mount(device)
+                self.assertIn(line, drive.text("status"))
+                if device == "emu:?dialect=v2":
+                    eventually(lambda: "session: live\n" in drive.text("status"))  # pylint: disable=cell-var-from-loop
+                else:
+                    self.assertNotIn("session", drive.text("status"))
+                self.assertNotIn("faults", drive.text("status"))
 
 
 class SecondGeneration(CsdTest):
