@@ -43,7 +43,7 @@ struct EmulatedDriveOptions {
   // The second generation's only:
   unsigned streams = 16384;        // 1..max_streams
   std::chrono::seconds lease{30};  // how long a session lives that the host does not name, 1..3600
-  FaultOptions faults;
+  FaultOptions faults{};
 };
 
 struct DeviceUri {

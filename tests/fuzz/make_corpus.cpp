@@ -102,7 +102,8 @@ void names() {
                      "a..b:1", std::string("127.0.0.1\0:22", 13)});
   seeds("device_uri",
         {"/dev/nvme0", "/dev/nvme12?relays=9", "emu:", "emu:?relays=7&netns=drive&dialect=v1",
-         "emu:?relays=513", "/dev/nvme0n1", "emu:?netns=../x", "emu:?dialect=v2", "emu:?relays=1&relays=2"});
+         "emu:?relays=513", "/dev/nvme0n1", "emu:?netns=../x", "emu:?dialect=v2", "emu:?relays=1&relays=2",
+         "emu:?dialect=v2&faults=7&reset_every=64M&restart_every=9&gone_every=1G&lease=1"});
   const auto look_up = [](char where, const std::string& name) {
     return std::string("\1") + where + static_cast<char>(name.size()) + name;
   };
