@@ -126,6 +126,8 @@ class Loss(CsdTest):
         self.polled = self.fd(self.drive.open(self.server_.port))
         self.reader = Call(os.read, self.quiet, 1)
         self.assertTrue(self.reader.blocked())
+        self.opening = Call(self.drive.open, csd.port_of(csd.full_listener(self)))
+        self.assertTrue(self.opening.blocked())
 
     def pour(self):
         """Writes until it fails; the errno."""
@@ -138,8 +140,9 @@ class Loss(CsdTest):
 
     def everything_ends(self, error):
         self.assertEqual(Call(self.pour).result(), error)
-        with self.raises_errno(error):
-            self.reader.result()
+        for waiting in (self.reader, self.opening):
+            with self.raises_errno(error):
+                waiting.result()
         hung_up = select.POLLIN | select.POLLERR | select.POLLHUP
         self.assertEqual(poll_now(self.polled, select.POLLIN, 5000) & hung_up, hung_up)
         with self.raises_errno(error):
@@ -195,8 +198,9 @@ class Loss(CsdTest):
         eventually(lambda: session(self.drive) == "probing")
         self.assertTrue(self.reader.blocked() and pouring.blocked())
         self.drive.process.terminate()
-        with self.raises_errno(errno.ENOTCONN, errno.ECONNABORTED):
-            self.reader.result(1)
+        for waiting in (self.reader, self.opening):
+            with self.raises_errno(errno.ENOTCONN, errno.ECONNABORTED):
+                waiting.result(1)
         self.assertIn(pouring.result(1), (errno.ENOTCONN, errno.ECONNABORTED))
         eventually(lambda: not csd.is_mounted(self.drive.path), 1)
         self.assertEqual(self.drive.wait(6), 0)  # bytes that were accepted have 5 s more
