@@ -29,7 +29,7 @@ def session(drive):
 
 
 class SshBulk(test_clients.ClientTest):
-    DEVICE_OPTIONS = ("dialect=v2", f"reset_every={BULK * 3 // 10}")
+    DEVICE_OPTIONS = (f"reset_every={BULK * 3 // 10}",)
 
     def setUp(self):
         super().setUp()
@@ -54,7 +54,7 @@ class SshBulk(test_clients.ClientTest):
 
 
 class SshConversation(test_clients.ClientTest):
-    DEVICE_OPTIONS = ("dialect=v2", "reset_every=2K")
+    DEVICE_OPTIONS = ("reset_every=2K",)
 
     def test_goes_on_through_resets(self):
         sshd = test_clients.Sshd(self, self.inside)

@@ -48,7 +48,7 @@ class DriveTest : public ::testing::Test {
     port = std::move(*opened);
   }
   void start_shipped() {
-    start({.relays = relay_v1::shipped_relays, .netns = "", .firmware = Firmware::shipped, .streams = 1, .lease = {}, .faults = {}});
+    start({.relays = relay_v1::shipped_relays, .netns = "", .firmware = Firmware::shipped});
   }
 
   DriveCommand& make(uint32_t cdw10, uint32_t cdw11 = 0, uint32_t cdw12 = 0, uint32_t cdw13 = 0) {
@@ -191,7 +191,7 @@ TEST_F(DriveTest, open_connects) {
 }
 
 TEST_F(DriveTest, one_more_open_than_relays_names_the_cause) {
-  start({.relays = 2, .netns = "", .firmware = Firmware::fixed, .streams = 1, .lease = {}, .faults = {}});
+  start({.relays = 2, .netns = "", .firmware = Firmware::fixed});
   Listener listener;
   open(listener.port());
   open(listener.port());
@@ -558,7 +558,7 @@ TEST_F(DriveTest, a_connect_without_an_answer_stalls_a_shipped_drive_only) {
     attempts.push_back(full.connect());
   }
   for (const bool shipped : {false, true}) {
-    start({.relays = 4, .netns = "", .firmware = shipped ? Firmware::shipped : Firmware::fixed, .streams = 1, .lease = {}, .faults = {}});
+    start({.relays = 4, .netns = "", .firmware = shipped ? Firmware::shipped : Firmware::fixed});
     const DriveCommand& open = send(make_open("127.0.0.1", std::to_string(full.port())));
     const DriveCommand& identify = send(make(function::identify));
     poll_loop();
@@ -602,7 +602,7 @@ TEST_F(DriveTest, fields_without_a_terminator_are_refused) {
 TEST_F(DriveTest, the_end_of_a_drive_with_everything_in_flight_is_survived) {
   Listener listener(16, 4096);
   for (const bool shipped : {false, true}) {
-    start({.relays = 4, .netns = "", .firmware = shipped ? Firmware::shipped : Firmware::fixed, .streams = 1, .lease = {}, .faults = {}});
+    start({.relays = 4, .netns = "", .firmware = shipped ? Firmware::shipped : Firmware::fixed});
     const uint32_t descriptor = open(listener.port());
     Peer peer = listener.accept();
     send(make_read(descriptor));
@@ -619,7 +619,7 @@ TEST_F(DriveTest, random_commands_are_completed_once) {
   constexpr uint32_t functions[] = {function::identify, function::comm,  function::comm,
                                     function::open,     function::close, 7};
   for (const bool shipped : {false, true}) {
-    start({.relays = 4, .netns = "", .firmware = shipped ? Firmware::shipped : Firmware::fixed, .streams = 1, .lease = {}, .faults = {}});
+    start({.relays = 4, .netns = "", .firmware = shipped ? Firmware::shipped : Firmware::fixed});
     commands.clear();
     Listener listener(64);
     std::deque<Peer> peers;  // that read; one that does not would stall the shipped drive for good
