@@ -90,6 +90,7 @@ std::string_view SessionV2::link_name() const {
 
 void SessionV2::start() {
   heard_ = clock_.now();
+  back_off_ = first_back_off;
   attach();
 }
 
@@ -130,7 +131,8 @@ void SessionV2::on_control(SlotCommand& command) {
 void SessionV2::on_attached(const Completion& completion) {
   if (!completion.ok()) {
     const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
-    if (code == ESTALE) return lose(ECONNRESET);  // probes for the new epoch, then makes a new session
+    // Probes for the new epoch, then makes a new session.
+    if (code == ESTALE) return lose(ECONNRESET, "the drive does not know it");
     return suspect(completion);
   }
   heard_ = clock_.now();
@@ -140,16 +142,22 @@ void SessionV2::on_attached(const Completion& completion) {
     owner_.on_link_message("the session was resumed");
   }
   outage_told_ = false;
-  back_off_ = first_back_off;
   link_ = Link::live;
   owner_.on_session_live();
   pump();
 }
 
+// What the drive does wrong is told once, and it is asked ever less often, until something goes right: one
+// that attaches and then fails again would be told of many times a second.
+void SessionV2::on_progress() {
+  back_off_ = first_back_off;
+  doubt_told_ = loss_told_ = false;
+}
+
 void SessionV2::suspect(const Completion& completion) {
   if (link_ == Link::down || link_ == Link::probing) return;
-  owner_.on_link_message("a command's outcome is unknown (" + told(completion) + "): asking the drive");
-  back_off_ = first_back_off;
+  if (!std::exchange(doubt_told_, true))
+    owner_.on_link_message("a command's outcome is unknown (" + told(completion) + "): asking the drive");
   link_ = Link::probing;
   probe_later();
 }
@@ -159,7 +167,7 @@ void SessionV2::probe_later() {
   if (!outage_told_ && clock_.now() - heard_ > std::chrono::seconds(capabilities_.lease_s)) {
     // The drive has ended the session by now, or will have when it is heard of again.
     outage_told_ = true;
-    lose(ETIMEDOUT);
+    lose(ETIMEDOUT, "the drive does not answer");
     return;
   }
   retry_->arm(back_off_, [this] {
@@ -179,12 +187,12 @@ void SessionV2::on_capabilities(const Completion& completion) {
   // The batch size stays: buffers are made for it. A drive that offers less now is asked for less.
   capabilities_.epoch = page->epoch;
   capabilities_.lease_s = page->lease_s;
-  if (!same && resumable_) return lose(ECONNRESET);
+  if (!same && resumable_) return lose(ECONNRESET, "the drive has started anew");
   attach();
 }
 
 // The streams end, the numbers start over, and a session of another name is made when the drive answers.
-void SessionV2::lose(int error) {
+void SessionV2::lose(int error, const char* why) {
   link_ = Link::probing;
   lost_ += std::exchange(resumable_, false);
   handle_ = 0;
@@ -201,7 +209,7 @@ void SessionV2::lose(int error) {
     if (slot.state != Slot::State::in_flight) slot.state = Slot::State::free;
     slot.sequence = 0;
   }
-  owner_.on_link_message("the session is lost");
+  if (!std::exchange(loss_told_, true)) owner_.on_link_message(std::string("the session is lost: ") + why);
   owner_.on_session_lost(error);
   if (link_ == Link::probing) probe_later();
 }
@@ -214,8 +222,7 @@ bool SessionV2::settled(const Completion& completion) {
   const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
   if (link_ != Link::live) return false;  // being looked into already
   if (code == ESTALE || code == EPROTO || code == EINVAL) {
-    // Ended by the drive: its lease, or because it found fault with a batch of ours.
-    lose(ECONNRESET);
+    lose(ECONNRESET, code == ESTALE ? "the drive has ended it" : "the drive found fault with a command");
   } else {
     // EAGAIN too: no batch of ours is too early (oldest_unconfirmed), so the drive is not as it said it is.
     suspect(completion);
@@ -307,6 +314,7 @@ void SessionV2::on_tx(SlotCommand& command) {
   slot.state = Slot::State::waiting;
   if (!settled(command.completion)) return;
   slot.state = Slot::State::free;
+  on_progress();
   for (const Sent& sent : slot.sent) owner_.on_sent(sent);
   slot.sent.clear();
 }
@@ -315,7 +323,8 @@ void SessionV2::on_tx(SlotCommand& command) {
 
 // Short enough that a quiet session hears from the drive several times within its lease.
 uint32_t SessionV2::wait_ms() const {
-  return std::min(capabilities_.max_wait_ms, std::max(capabilities_.lease_s, 1u) * 1000 / 3);
+  const uint64_t third_of_lease = uint64_t{std::max(capabilities_.lease_s, 1u)} * 1000 / 3;
+  return static_cast<uint32_t>(std::min<uint64_t>(capabilities_.max_wait_ms, third_of_lease));
 }
 
 // Keeps rx_wanted_ receives in flight, for the oldest sequences the host does not have.
@@ -361,6 +370,7 @@ void SessionV2::on_rx(SlotCommand& command) {
   if (!settled(command.completion)) return;
   slot.bytes = command.completion.dw0;
   if (slot.bytes == 0) {  // the wait is over: the keep-alive
+    on_progress();
     slot.state = Slot::State::free;
     rx_wanted_ = 1;
     return;
@@ -395,12 +405,12 @@ bool SessionV2::deliver(Slot& slot) {
     good = owner_.on_frame(*frame, slot.buffer);
   }
   if (!good) {
-    owner_.on_link_message("the drive sent a batch that breaks the protocol");
     if (!control_in_flight_) {
       submit_control(relay_v2::opcode::no_data, relay_v2::function::detach, handle_, 0);
     }
-    lose(EPROTO);
+    lose(EPROTO, "the drive sent a batch that breaks the protocol");
   }
+  if (good) on_progress();
   return good;
 }
 

@@ -123,7 +123,8 @@ class SessionV2 {
   bool settled(const Completion& completion);
   void suspect(const Completion& completion);
   void probe_later();
-  void lose(int error);
+  void lose(int error, const char* why);
+  void on_progress();
   void deliver_arrived();
   bool deliver(Slot& slot);
   bool send_waiting();
@@ -146,9 +147,10 @@ class SessionV2 {
   std::unique_ptr<Clock::Timer> retry_;
   Link link_ = Link::down;
   bool control_in_flight_ = false;
-  bool detaching_ = false;    // detach is sent when no tx is outstanding
-  bool resumable_ = false;    // the drive has had this session
-  bool outage_told_ = false;  // the lease ran out while the drive was silent
+  bool detaching_ = false;                       // detach is sent when no tx is outstanding
+  bool resumable_ = false;                       // the drive has had this session
+  bool outage_told_ = false;                     // the lease ran out while the drive was silent
+  bool doubt_told_ = false, loss_told_ = false;  // since the last progress
   bool pumping_ = false;
   uint32_t handle_ = 0;
   uint64_t next_tx_ = 1;  // of the next batch to be made
