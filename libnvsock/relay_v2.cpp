@@ -106,7 +106,7 @@ bool take_frame(std::span<const uint8_t>& rest, Frame& frame) {
 
 void encode(const Capabilities& from, std::span<uint8_t> page) {
   assert(page.size() >= capability_page_size && from.vendor.size() < vendor_size);
-  std::ranges::fill(page, uint8_t{0});
+  std::fill(page.begin(), page.end(), uint8_t{0});
   uint8_t* const at = page.data();
   std::ranges::copy(page_magic, at);
   store_le(at + 8, from.lowest_version);

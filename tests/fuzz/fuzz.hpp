@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <span>
 #include <string_view>
 
@@ -20,6 +21,14 @@ inline void check(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "does not hold: %s\n", what);
   std::abort();
+}
+
+// Without a loop that coverage would be told of byte by byte.
+inline bool same(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
+inline void fill(std::span<uint8_t> bytes, uint8_t value) {
+  if (!bytes.empty()) std::memset(bytes.data(), value, bytes.size());
 }
 
 // The bytes of a run as a list of decisions; when they are used up every further one is zero.

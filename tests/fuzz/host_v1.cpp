@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "libnvsock/dialect_v1.hpp"
-#include "tests/fuzz/fuzz.hpp"
+#include "tests/fuzz/held_port.hpp"
 
 namespace {
 
@@ -13,45 +13,15 @@ using namespace nvsock;
 using fuzz::check;
 using fuzz::Input;
 
-// Holds commands until the run completes them.
-class HeldPort final : public CommandPort {
- public:
-  explicit HeldPort(PortTraits traits) : traits_(traits) {}
-
-  void submit(Command& command) override {
-    check(command.opcode == opcode::relay_v1 && command.data_length == page_size,
-          "a command of this generation");
-    check(command.done != nullptr && command.timeout.count() > 0, "a command can complete");
-    for (const Command* other : held_) check(other->data != command.data, "the drive has a page once");
-    held_.push_back(&command);
-  }
-  void ring() override {}
-  bool stop() override {
-    held_.clear();
-    return true;
-  }
-  PortTraits traits() const override { return traits_; }
-  std::string describe() const override { return "held"; }
-
-  size_t held() const { return held_.size(); }
-  Command& at(size_t index) { return *held_[index]; }
-  void complete(size_t index, const Completion& completion) {
-    Command& command = *held_[index];
-    held_.erase(held_.begin() + static_cast<ptrdiff_t>(index));
-    command.completion = completion;
-    command.done(command);
-  }
-  void end_batch() { client_->on_batch_end(); }
-
- private:
-  const PortTraits traits_;
-  std::vector<Command*> held_;
-};
+void examine(const Command& command) {
+  check(command.opcode == opcode::relay_v1 && command.data_length == page_size,
+        "a command of this generation");
+}
 
 class Run final : private StreamObserver {
  public:
   explicit Run(Input input)
-      : input_(input), port_(traits(input_)), dialect_(loop_, port_, {.relays = 3, .log = {}}) {}
+      : input_(input), port_(traits(input_), examine), dialect_(loop_, port_, {.relays = 3, .log = {}}) {}
 
   void go() {
     for (int steps = 0; !input_.empty() && steps < 400; ++steps) step();
@@ -173,7 +143,7 @@ class Run final : private StreamObserver {
 
   Input input_;
   asio::io_context loop_;
-  HeldPort port_;
+  fuzz::HeldPort port_;
   DialectV1 dialect_;
   std::vector<StreamHandle> streams_;
   volatile uint8_t touched_ = 0;

@@ -148,6 +148,69 @@ void runs() {
        run(1, {connect, connect, connect, connect, opened, opened, opened, queue, release, got, got, got}));
 }
 
+Bytes joined(std::initializer_list<Bytes> parts) {
+  Bytes all;
+  for (const Bytes& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+// Steps of drive_v2.cpp; the last byte of a command says that nothing comes of its completion.
+void drive_v2_runs() {
+  const Bytes attach{0, 1, 1, 0, 0, 1, 0}, detach{1, 0, 0}, reset{9}, time{10}, incoming{11, 0};
+  const auto tx = [](const Bytes& frame) { return joined({{3, 0}, frame, {0, 0, 0, 0}}); };
+  const Bytes open = tx({0, 0, 0, 0, 64, 8, 1, 1}), open_datagrams = tx({0, 0, 0, 0, 64, 8, 0, 1}),
+              listen = tx({3, 0, 0, 4, 0, 8, 1, 1}), data = tx({4, 1, 0, 0, 0, 1, 20}),
+              much = tx({4, 1, 0, 0, 0, 0, 0, 200}), datagram = tx({7, 1, 0, 0, 0, 1, 20}),
+              fin = tx({8, 1, 0, 0, 0}), window = tx({10, 1, 0, 0, 16}), stat = tx({12, 0, 0, 0, 0}),
+              end = tx({13, 1, 0, 0, 0});
+  const Bytes rx{7, 0, 0, 0, 0, 0, 16, 0, 0}, again{7, 14, 0, 0, 0, 0, 0, 1, 0};
+  const Bytes connects{12, 0, 0}, refuses{12, 0, 3, 110}, gives{12, 0, 0, 1, 30}, ends{12, 0, 2, 1},
+      fails{12, 0, 2, 0, 1, 103}, takes{12, 0, 3, 0, 255};
+  for (const auto& [name, options] :
+       {std::pair{"", Bytes{5, 3, 3, 3, 3}}, std::pair{"-small", Bytes{1, 0, 1, 0, 0}}}) {
+    const auto run = [&, suffix = name, first = options](const char* what,
+                                                         std::initializer_list<Bytes> steps) {
+      seed("drive_v2", std::string(what) + suffix, joined({first, attach, joined(steps)}));
+    };
+    run("echo", {open, connects, rx, rx, data, takes, gives, again, fin, ends, rx, detach});
+    run("refused", {open, refuses, rx, open, open, open, rx, stat, rx, time});
+    run("queued", {open, connects, rx, takes, data, much, much, window, takes, rx, end, takes, time});
+    run("fails", {open, connects, rx, rx, data, fails, data, rx});
+    run("datagrams", {open_datagrams, connects, rx, takes, datagram, gives, gives, rx, fails, rx, takes});
+    run("listener",
+        {listen, rx, incoming, rx, tx({10, 2, 0, 0, 16}), gives, rx, takes, tx({13, 1, 0, 0, 0})});
+    run("reset", {open, connects, rx, rx, reset, attach, data, rx, time, time});
+    run("breaks-a-rule", {open, connects, rx, rx, open, rx, tx({4, 9, 0, 0, 0, 1, 20}), attach, rx});
+  }
+}
+
+// Steps of host_v2.cpp; answers end their batch.
+void host_v2_runs() {
+  const Bytes connect{0, 0, 8, 79}, write{3, 0, 0, 0, 4}, read{3, 0, 1, 0, 16}, end{3, 0, 2},
+      release{3, 0, 4}, time{2, 0, 8};
+  const Bytes done{6, 0, 4, 0, 1}, unknown{6, 0, 0, 3, 1}, stale{6, 0, 2, 116, 1},
+      garbage{6, 0, 3, 64, 0, 0, 0, 4, 'N', 'V', 'B', '2', 1};
+  const auto rx = [](const Bytes& frame) { return joined({{6, 0, 4, 1}, frame, {1, 1, 1}}); };
+  const Bytes opened = rx({0, 1, 1, 0, 16}), data = rx({2, 1, 1, 0, 0, 1, 20}),
+              much = rx({2, 1, 1, 0, 0, 0, 0, 8}), window = rx({4, 1, 1, 0, 16}), fin = rx({5, 1, 1, 0, 0}),
+              reset = rx({6, 1, 1, 104, 0}), accepted = rx({8, 2, 1, 0, 16}), stat = rx({9, 1, 0, 0});
+  for (const auto& [name, options] : {std::pair{"", Bytes{3, 3, 100, 0, 3, 3, 10, 2}},
+                                      std::pair{"-small", Bytes{1, 0, 1, 0, 0, 0, 1, 0}}}) {
+    const auto run = [&, suffix = name, first = options](const char* what,
+                                                         std::initializer_list<Bytes> steps) {
+      seed("host_v2", std::string(what) + suffix, joined({first, connect, done, joined(steps)}));
+    };
+    run("echo", {done, opened, write, data, done, read, much, read, end, fin, release, done, done});
+    run("refused", {done, reset, read, release, connect, done});
+    run("credit", {done, opened, write, write, done, window, done, done, release, done});
+    run("resumed", {done, opened, write, unknown, unknown, time, done, time, done, done, data, read});
+    run("lost", {done, opened, write, stale, time, done, stale, time, done, connect, done});
+    run("garbage", {done, garbage, time, done, time, done, garbage});
+    run("unasked", {done, opened, accepted, stat, data, data, time, done});
+    run("silent", {time, time, time, time, release, time, time});
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -157,5 +220,7 @@ int main(int argc, char** argv) {
   pages();
   names();
   runs();
+  drive_v2_runs();
+  host_v2_runs();
   return 0;
 }

@@ -1,0 +1,339 @@
+// The second-generation host against a drive that answers anything, in any order, at any time: no answer may
+// make it read or write where it must not, send a batch that is not of the protocol, change one that it has
+// sent, use a buffer the drive has, or keep a stream for ever.
+//
+// Input: a capability page in short, then steps (see step()).
+#include <map>
+#include <string>
+#include <vector>
+
+#include "libnvsock/dialect_v2.hpp"
+#include "tests/fuzz/held_port.hpp"
+#include "tests/sim/virtual_clock.hpp"
+
+namespace {
+
+using namespace nvsock;
+using namespace std::chrono_literals;
+using fuzz::check;
+using fuzz::Input;
+using relay_v2::FrameType;
+
+uint64_t sequence_of(const Command& command) {
+  return command.cdw14 | uint64_t{command.cdw15} << 32;
+}
+
+std::span<uint8_t> data_of(const Command& command) {
+  return {static_cast<uint8_t*>(command.data), command.data_length};
+}
+
+class Run final : private StreamObserver {
+ public:
+  explicit Run(Input input)
+      : input_(input),
+        capabilities_(any_capabilities()),
+        port_({.ordered = false, .max_in_flight = 16, .max_blocking = 16},
+              [this](const Command& command) { examine(command); }),
+        dialect_(std::make_unique<DialectV2>(clock_, port_, capabilities_, options())) {}
+
+  void go() {
+    for (int steps = 0; !input_.empty() && steps < 400; ++steps) step();
+    streams_.clear();
+    // At last the drive is gone, or starts anew and lets nobody attach: what was let go ends within its
+    // bounds, the drive is asked in vain ever less often, and that is told once.
+    const unsigned told = told_;
+    const uint64_t commands = dialect_->counters().commands;
+    const bool anew = lease_s_ > 16 || input_.below(2) == 0;
+    const auto end = clock_.now() + (anew ? 10s : std::chrono::seconds(lease_s_) + 30s);
+    do {
+      while (port_.held() > 0) {
+        const bool page = anew && port_.at(0).cdw10 == relay_v2::function::capabilities;
+        if (page) tell_capabilities(port_.at(0), 256);
+        port_.complete(0, page ? Completion{} : Completion{.error = ENODEV, .status = 0, .dw0 = 0});
+      }
+      port_.end_batch();
+    } while (port_.held() > 0 || (clock_.now() < end && clock_.step()));
+    check(told_ <= told + 4, "what goes wrong all the time is not told all the time");
+    check(dialect_->counters().commands <= commands + 150, "nor is it tried all the time");
+    check(dialect_->counters().streams_now == 0, "no stream outlives the drive");
+    check(dialect_->counters().in_flight_now == port_.held(), "commands are counted off");
+    dialect_.reset();
+  }
+
+ private:
+  relay_v2::Capabilities any_capabilities() {
+    constexpr uint32_t batches[] = {relay_v2::min_batch, 4104, 65536, relay_v2::max_batch};
+    relay_v2::Capabilities capabilities;
+    capabilities.max_streams = 1 + static_cast<uint32_t>(input_.below(5));
+    capabilities.max_batch = batches[input_.below(4)];
+    capabilities.max_wait_ms = 1 + input_.number<uint16_t>() % relay_v2::max_wait_ms;
+    capabilities.tx_window = static_cast<uint16_t>(1 + input_.below(6));
+    capabilities.rx_window = static_cast<uint16_t>(1 + input_.below(6));
+    capabilities.lease_s = lease_s_ = 1 + static_cast<uint32_t>(input_.below(16));
+    return capabilities;
+  }
+  DialectV2Options options() {
+    constexpr uint32_t windows[] = {64, 4096, 256 * 1024};
+    return {
+        .connect_timeout = 5s,
+        .drain_timeout = 3s,
+        .window = window_ = windows[input_.below(3)],
+        .session = {7},
+        .log = [this](LogLevel level, const std::string&) { told_ += level == LogLevel::warning ? 1 : 0; }};
+  }
+
+  // --- what the host sends ---
+
+  void examine(const Command& command) {
+    check(command.cdw12 == command.data_length && command.data_length % 4 == 0 &&
+              command.data_length <= relay_v2::max_batch,
+          "CDW12 is the length of a buffer that may be");
+    switch (command.cdw10) {
+      case relay_v2::function::attach: {
+        check(command.opcode == relay_v2::opcode::to_drive, "attach goes to the drive");
+        const auto request = relay_v2::parse_session_request(data_of(command));
+        check(request.has_value(), "a session request parses");
+        if (!request->resume) batches_.clear();
+        return;
+      }
+      case relay_v2::function::tx:
+        check(command.opcode == relay_v2::opcode::to_drive, "tx goes to the drive");
+        return examine_batch(command);
+      case relay_v2::function::rx:
+        check(command.opcode == relay_v2::opcode::to_host &&
+                  command.timeout > std::chrono::milliseconds(relay_v2::parse_rx_wait(command.cdw13).wait_ms),
+              "rx comes from the drive before it expires");
+        check(relay_v2::parse_rx_wait(command.cdw13).wait_ms > 0, "rx waits");
+        return;
+      case relay_v2::function::capabilities:
+        return check(command.opcode == relay_v2::opcode::to_host, "capabilities come from the drive");
+      default:
+        return check(command.opcode == relay_v2::opcode::no_data && command.data == nullptr,
+                     "detach has no data");
+    }
+  }
+
+  void examine_batch(const Command& command) {
+    const auto bytes = data_of(command);
+    const auto [known, first] =
+        batches_.try_emplace(sequence_of(command), std::vector(bytes.begin(), bytes.end()));
+    check(fuzz::same(known->second, bytes), "a batch is sent again as it was");
+    sent_[&command] = known->second;
+    auto batch = relay_v2::Batch::parse(bytes, sequence_of(command), relay_v2::Batch::From::host);
+    check(batch.has_value(), "a batch of the host's parses");
+    while (const auto frame = first ? batch->next() : std::nullopt) {
+      if (frame->type != FrameType::data) continue;
+      uint64_t& credit = credit_[frame->stream];
+      check(frame->payload.size() <= credit, "no byte is sent without credit");
+      credit -= frame->payload.size();
+    }
+  }
+
+  // --- steps ---
+
+  void step() {
+    switch (input_.below(12)) {
+      case 0:
+        return connect();
+      case 1:
+        if (clock_.step()) return port_.end_batch();
+        return;
+      case 2:
+        return wait(std::chrono::milliseconds(input_.number<uint16_t>()));
+      case 3:
+      case 4:
+      case 5:
+        return use_stream();
+      default:
+        return answer();
+    }
+  }
+
+  void wait(Clock::Duration time) {
+    bool over = false;
+    clock_.after(time, [&over] { over = true; });
+    for (int events = 0; !over && clock_.step(); ++events) check(events < 100'000, "waiting ends");
+    port_.end_batch();
+  }
+
+  void connect() {
+    Endpoint endpoint;
+    endpoint.kind = static_cast<Endpoint::Kind>(input_.below(3));
+    endpoint.host = std::string(1 + input_.below(max_host_length), 'h');
+    endpoint.port = 1 + input_.number<uint8_t>();
+    if (auto stream = dialect_->connect(endpoint, this)) streams_.push_back(std::move(*stream));
+  }
+
+  void on_stream_change(Stream& stream) override { inspect(stream); }
+
+  void inspect(Stream& stream) const {
+    static_cast<void>(stream.poll_events());
+    check(stream.unsent() <= Stream::send_limit, "the send queue is bounded");
+    check(stream.readable() <= window_, "so is what the drive may send");
+    check(stream.state() != Stream::State::connecting || stream.readable() == 0,
+          "no bytes before the connection");
+  }
+
+  void use_stream() {
+    if (streams_.empty()) return;
+    const size_t which = input_.below(streams_.size());
+    Stream& stream = *streams_[which];
+    inspect(stream);
+    switch (input_.below(5)) {
+      case 0:
+        return write(stream);
+      case 1:
+        return read(stream);
+      case 2:
+        return stream.shutdown_write();
+      case 3:
+        return stream.shutdown_read();
+      default:
+        streams_.erase(streams_.begin() + static_cast<ptrdiff_t>(which));
+    }
+  }
+
+  void write(Stream& stream) {
+    const std::vector<uint8_t> bytes(1 + input_.number<uint16_t>(), 'w');
+    const size_t room = stream.room();
+    const size_t taken =
+        stream.write({.buffer = {}, .data = bytes.data(), .size = static_cast<uint32_t>(bytes.size())});
+    check(taken == std::min(room, bytes.size()), "a write takes what there is room for");
+  }
+
+  void read(Stream& stream) {
+    iovec parts[8];
+    size_t size = std::min<size_t>(1 + input_.number<uint16_t>(), stream.readable());
+    const int used = stream.gather(parts, 8, size);
+    for (int i = 0; i < used; ++i) {
+      touched_ = touched_ ^ static_cast<const uint8_t*>(parts[i].iov_base)[parts[i].iov_len - 1];
+    }
+    stream.consume(size);
+    static_cast<void>(stream.take_error());
+  }
+
+  // --- what the drive answers ---
+
+  void answer() {
+    if (port_.held() == 0) return;
+    const size_t which = input_.below(port_.held());
+    Command& command = port_.at(which);
+    const bool to_host = command.opcode == relay_v2::opcode::to_host;
+    Completion completion;
+    switch (input_.below(8)) {
+      case 0:
+        completion.error = 1 + static_cast<int>(input_.below(133));
+        break;
+      case 1:
+        completion.status = input_.number<uint16_t>();
+        break;
+      case 2:
+        completion.status = status::vendor_errno(static_cast<int>(input_.below(134)));
+        break;
+      case 3:
+        completion.dw0 = input_.number<uint32_t>();
+        if (to_host) fill_with_anything(data_of(command));
+        break;
+      default:
+        completion.dw0 = to_host ? fill_well(command) : 1 + static_cast<uint32_t>(input_.below(2));
+    }
+    if (completion.ok() && command.cdw10 == relay_v2::function::rx) grant(command, completion.dw0);
+    if (command.cdw10 == relay_v2::function::tx) {
+      check(fuzz::same(sent_[&command], data_of(command)), "a batch stays as it is while the drive has it");
+    }
+    port_.complete(which, completion);
+    if (input_.below(4) != 0) port_.end_batch();
+  }
+
+  void fill_with_anything(std::span<uint8_t> data) {
+    std::ranges::copy(input_.bytes(std::min<size_t>(data.size(), input_.number<uint8_t>())), data.begin());
+  }
+
+  uint32_t fill_well(const Command& command) {
+    if (command.cdw10 == relay_v2::function::rx) return write_batch(command);
+    tell_capabilities(command, input_.below(4) == 0 ? input_.number<uint8_t>() : 0);
+    return relay_v2::capability_bytes;
+  }
+
+  void tell_capabilities(const Command& command, uint16_t epoch) {
+    relay_v2::Capabilities page = capabilities_;
+    store_le(page.epoch.data(), epoch);
+    if (input_.below(8) == 1) page.lease_s = input_.number<uint32_t>() | 1;
+    encode(page, data_of(command));
+    lease_s_ = std::max(lease_s_, page.lease_s);
+  }
+
+  // Frames of every type a drive may send, of streams that are, were or never will be; in a batch with the
+  // right sequence and length, mostly. Nothing: the keep-alive.
+  uint32_t write_batch(const Command& command) {
+    relay_v2::BatchWriter writer(data_of(command).first(capabilities_.max_batch));
+    for (size_t frames = input_.below(8); frames > 0; --frames) {
+      constexpr FrameType types[] = {FrameType::opened, FrameType::opened,    FrameType::data,
+                                     FrameType::data,   FrameType::window,    FrameType::fin,
+                                     FrameType::reset,  FrameType::listening, FrameType::accepted,
+                                     FrameType::stat,   FrameType::datagram};
+      const FrameType type = types[input_.below(std::size(types))];
+      const uint32_t stream = type == FrameType::stat ? 0 : static_cast<uint32_t>(input_.below(24));
+      const bool extreme = input_.below(8) == 0;
+      const uint32_t value = extreme ? input_.number<uint32_t>() : input_.number<uint16_t>();
+      const size_t size = payload_size(type);
+      if (!writer.fits(size)) break;
+      const auto payload = writer.append(type, stream, type == FrameType::reset ? value % 4096 : value, size);
+      fuzz::fill(payload, 4);
+    }
+    if (writer.empty()) return 0;
+    const uint64_t sequence = sequence_of(command) + (input_.below(16) == 0 ? 1 : 0);
+    const uint32_t size = writer.finish(sequence);
+    return input_.below(16) == 0 ? size + 8 : size;
+  }
+
+  size_t payload_size(FrameType type) {
+    switch (type) {
+      case FrameType::opened:
+        return relay_v2::opened_size;
+      case FrameType::accepted:
+        return relay_v2::accepted_size;
+      case FrameType::listening:
+        return relay_v2::address_size;
+      case FrameType::stat:
+        return relay_v2::counters_size;
+      case FrameType::data:
+      case FrameType::datagram:
+        return input_.below(4) == 0 ? 1 + input_.number<uint16_t>() : 1 + input_.below(64);
+      default:
+        return 0;
+    }
+  }
+
+  // What the host may send at most, should it believe all of this.
+  void grant(const Command& command, uint32_t size) {
+    if (size > command.data_length) return;
+    auto batch = relay_v2::Batch::parse(data_of(command).first(size), sequence_of(command),
+                                        relay_v2::Batch::From::drive);
+    while (const auto frame = batch ? batch->next() : std::nullopt) {
+      if (frame->type == FrameType::opened || frame->type == FrameType::window)
+        credit_[frame->stream] += frame->value;
+    }
+  }
+
+  Input input_;
+  uint32_t lease_s_ = 0;  // the longest told
+  uint32_t window_ = 0;
+  unsigned told_ = 0;  // sentences for people
+  sim::VirtualClock clock_;
+  const relay_v2::Capabilities capabilities_;
+  std::map<uint64_t, std::vector<uint8_t>> batches_;     // by sequence, of this session
+  std::map<const Command*, std::vector<uint8_t>> sent_;  // as they were submitted
+  std::map<uint32_t, uint64_t> credit_;                  // by stream
+  fuzz::HeldPort port_;
+  std::unique_ptr<DialectV2> dialect_;
+  std::vector<StreamHandle> streams_;
+  volatile uint8_t touched_ = 0;
+};
+
+}  // namespace
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  Run(Input(data, size)).go();
+  return 0;
+}
