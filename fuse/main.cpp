@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
@@ -38,12 +39,16 @@ void occupy_standard_descriptors() {
   if (fd >= 0) close(fd);
 }
 
-// Each connection of the emulated drive is a socket; the usual soft limit of 1024 is for select(2)'s sake.
+// Each connection of the emulated drive is a socket, and a drive may carry 16384 of them; the usual soft
+// limit of 1024 is for select(2)'s sake. Where the hard limit is lower too, root may raise it.
 void allow_many_descriptors() {
+  constexpr rlim_t enough = 16384 + 256;
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlimit raised{.rlim_cur = std::max(limit.rlim_max, enough),
+                      .rlim_max = std::max(limit.rlim_max, enough)};
   limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
+  if (setrlimit(RLIMIT_NOFILE, &raised) != 0) setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // With the preload shim inherited, the emulated drive would connect through its own mount.
