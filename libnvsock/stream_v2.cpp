@@ -43,7 +43,8 @@ StreamV2::StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, St
 void StreamV2::want_to_send() {
   if (!has_output()) return;
   dialect_.make_ready(*this);
-  dialect_.session_->pump();  // may end the stream: nothing may follow
+  // While streams are told of a batch, what comes of it leaves together, when all have been told.
+  if (dialect_.telling_.empty()) dialect_.session_->pump();  // may end the stream: nothing may follow
 }
 
 uint32_t StreamV2::unreturned() const {
