@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "bench/client.hpp"
+#include "bench/many.hpp"
 #include "bench/measure.hpp"
 #include "bench/mount.hpp"
 #include "bench/relay.hpp"
@@ -34,6 +35,7 @@ struct Options {
   std::string shim;
   std::string device = "emu:";
   std::string json;
+  size_t streams = 10'000;
   int server_cpu = any_cpu;
 
   bool wants(const char* transport) const { return via.empty() || via.contains(transport); }
@@ -104,8 +106,29 @@ std::string headline(const Options& options) {
   return line.str();
 }
 
+Done keep(const std::string& path, const std::string& json) {
+  if (path.empty()) return std::monostate{};
+  std::ofstream file(path);
+  file << json << std::flush;
+  if (!file) return Error{EIO, "cannot write " + path};
+  return std::monostate{};
+}
+
+Result<bool> run_streams(const Options& options) {
+  const auto rows = measure_many(options.csdfs, options.streams);
+  if (!rows) return rows.error();
+  std::printf(
+      "Streams of one drive; at \"100 us\" commands take that long to it, as to a controller, and share "
+      "more.\n\n"
+      "%s",
+      table_of(*rows).c_str());
+  if (const auto kept = keep(options.json, json_of(*rows)); !kept) return kept.error();
+  return true;
+}
+
 Result<bool> run(const Options& options) {
   if (const auto held = hold_signals(); !held) return held.error();
+  if (options.plan.only == "streams") return run_streams(options);
   Started started;
   const auto transports = start_transports(options, started);
   if (!transports) return transports.error();
@@ -113,11 +136,8 @@ Result<bool> run(const Options& options) {
   if (!results) return results.error();
 
   std::printf("%s\n%s", headline(options).c_str(), table_of(*results).c_str());
-  if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << json_of(*results, options.plan, options.device) << std::flush;
-    if (!file) return Error{EIO, "cannot write " + options.json};
-  }
+  if (const auto kept = keep(options.json, json_of(*results, options.plan, options.device)); !kept)
+    return kept.error();
   return results->complete;
 }
 
@@ -145,6 +165,26 @@ int client_main(int argc, char** argv) {
   return 0;
 }
 
+// The same for many streams.
+int many_main(int argc, char** argv) {
+  ManyOrder order;
+  CLI::App app("Streams of nvsock-bench");
+  app.add_option("device", order.device)->required();
+  app.add_option("distance", order.distance_us)->required();
+  app.add_option("mount", order.mount)->required();
+  app.add_option("csdfs", order.csdfs)->required();
+  app.add_option("port", order.port)->required();
+  app.add_option("streams", order.streams)->required();
+  CLI11_PARSE(app, argc, argv);
+  const auto figures = run_many(order);
+  if (!figures) {
+    std::fprintf(stderr, "nvsock-bench: client: %s\n", figures.error().text.c_str());
+    return 1;
+  }
+  for (const Named& named : named_figures) std::printf("%.17g\n", (*figures).*named.figure);
+  return 0;
+}
+
 int bench_main(int argc, char** argv) {
   std::error_code ignored;
   const auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
@@ -159,7 +199,12 @@ int bench_main(int argc, char** argv) {
   app.add_option("--seconds", options.seconds, "Duration of one measurement")
       ->check(CLI::Range(0.01, 60.0))
       ->capture_default_str();
-  app.add_option("--only", options.plan.only, "Measure only what has this text in its name, as in \"read\"");
+  app.add_option(
+      "--only", options.plan.only,
+      "Measure only what has this text in its name, as in \"read\"; \"streams\": many at a time instead");
+  app.add_option("--streams", options.streams, "How many with --only streams")
+      ->check(CLI::Range(1, 16384))
+      ->capture_default_str();
   app.add_option("--via", options.via, "Only these of plain,mount,shim,socat")
       ->delimiter(',')
       ->check(CLI::IsMember({"plain", "mount", "shim", "socat"}));
@@ -192,8 +237,10 @@ int bench_main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    const bool is_client = argc > 1 && std::string_view(argv[1]) == "client";
-    return is_client ? bench::client_main(argc - 1, argv + 1) : bench::bench_main(argc, argv);
+    const std::string_view part = argc > 1 ? argv[1] : "";
+    if (part == "client") return bench::client_main(argc - 1, argv + 1);
+    if (part == "many") return bench::many_main(argc - 1, argv + 1);
+    return bench::bench_main(argc, argv);
   } catch (const std::exception& error) {  // out of memory, or of the standard library
     std::fprintf(stderr, "nvsock-bench: %s\n", error.what());
     return 1;

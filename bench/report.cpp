@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 namespace bench {
 namespace {
 
 constexpr size_t name_width = 26;
+constexpr size_t many_name_width = 30;
 constexpr size_t value_width = 12;  // "123456 MB/s"
 constexpr size_t ratio_width = 7;   // "123.4x"
 
@@ -85,6 +88,28 @@ std::string json_of(const Results& results, const Plan& plan, const std::string&
     }
     json["figures"].push_back(
         {{"name", figure.name}, {"unit", unit_name(figure.unit)}, {"transports", columns}});
+  }
+  return json.dump(2) + "\n";
+}
+
+std::string table_of(const std::vector<ManyRow>& ways) {
+  std::string table(many_name_width, ' ');
+  for (const ManyRow& way : ways) table += padded(way.way, value_width);
+  for (const Named& named : named_figures) {
+    table += "\n" + std::string(named.name) + std::string(many_name_width - std::strlen(named.name), ' ');
+    for (const ManyRow& way : ways) {
+      const double value = way.figures.*named.figure;
+      table +=
+          padded(formatted(value < 100 && value != std::floor(value) ? "%.1f" : "%.0f", value), value_width);
+    }
+  }
+  return table + "\n";
+}
+
+std::string json_of(const std::vector<ManyRow>& ways) {
+  nlohmann::ordered_json json;
+  for (const ManyRow& way : ways) {
+    for (const Named& named : named_figures) json["streams"][way.way][named.key] = way.figures.*named.figure;
   }
   return json.dump(2) + "\n";
 }

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "bench/many.hpp"
 #include "bench/measure.hpp"
 
 namespace bench {
@@ -14,5 +15,10 @@ std::string table_of(const Results& results);
 // {"complete": …, "figures": [{"name": …, "unit": …, "transports": {NAME: {"median": …, "samples": […]}}}],
 // …}
 std::string json_of(const Results& results, const Plan& plan, const std::string& device);
+
+// The same for many streams: a row for each figure, a column for each way.
+std::string table_of(const std::vector<ManyRow>& ways);
+// {"streams": {WAY: {KEY: …, …}, …}}
+std::string json_of(const std::vector<ManyRow>& ways);
 
 }  // namespace bench
