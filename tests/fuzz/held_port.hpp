@@ -18,7 +18,6 @@ class HeldPort final : public CommandPort {
 
   void submit(Command& command) override {
     check(command.done != nullptr && command.timeout.count() > 0, "a command can complete");
-    check(held_.size() < traits_.max_in_flight, "the port's limit of commands in flight is kept");
     for (const Command* other : held_) {
       check(other != &command && (command.data == nullptr || other->data != command.data),
             "the drive has a command and a buffer once");

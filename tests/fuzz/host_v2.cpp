@@ -27,6 +27,7 @@ std::span<uint8_t> data_of(const Command& command) {
   return {static_cast<uint8_t*>(command.data), command.data_length};
 }
 
+constexpr unsigned max_in_flight = 16;
 constexpr size_t most_read_ahead = 1 << 20;  // of a stream
 
 class Run final : private StreamObserver {
@@ -34,7 +35,7 @@ class Run final : private StreamObserver {
   explicit Run(Input input)
       : input_(input),
         capabilities_(any_capabilities()),
-        port_({.ordered = false, .max_in_flight = 16, .max_blocking = 16},
+        port_({.ordered = false, .max_in_flight = max_in_flight, .max_blocking = max_in_flight},
               [this](const Command& command) { examine(command); }),
         dialect_(std::make_unique<DialectV2>(clock_, port_, capabilities_, options())) {}
 
@@ -87,6 +88,7 @@ class Run final : private StreamObserver {
   // --- what the host sends ---
 
   void examine(const Command& command) {
+    check(port_.held() < max_in_flight, "no more commands are in flight than section 8 has");
     check(command.cdw12 == command.data_length && command.data_length % 4 == 0 &&
               command.data_length <= relay_v2::max_batch,
           "CDW12 is the length of a buffer that may be");
