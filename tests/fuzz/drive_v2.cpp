@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "csd/session_table.hpp"
@@ -143,8 +144,8 @@ class Run final : private csd::CompletionQueue {
   explicit Run(Input input) : input_(input), table_(clock_, services_, *this, options()) {}
 
   void go() {
-    for (steps_ = 0; !input_.empty() && steps_ < 300; ++steps_) step();
-    input_ = {nullptr, 0};  // completions bring about nothing any more
+    for (steps_ = 0; !input_.empty() && steps_ < most_steps; ++steps_) step();
+    steps_ = most_steps;  // nothing follows any more
     // The host is silent from here on: leases end, closed streams have lingered, and waiting commands are
     // back.
     for (int events = 0; clock_.step(); ++events) {
@@ -162,6 +163,8 @@ class Run final : private csd::CompletionQueue {
     Run* run = nullptr;
     std::unique_ptr<uint8_t[]> bytes;  // of exactly data_length, for the sanitizer
     std::vector<uint8_t> before;       // to the drive: must not change
+    bool follows = false;              // from within the completion comes another command
+    bool ended = false;                // names a session that has ended
     bool completed = false, forgotten = false;
   };
 
@@ -362,6 +365,9 @@ class Run final : private csd::CompletionQueue {
       return;
     }
     command.before.assign(command.bytes.get(), command.bytes.get() + command.data_length);
+    command.follows = input_.below(4) == 3;
+    const bool batch = command.cdw10 == relay_v2::function::tx || command.cdw10 == relay_v2::function::rx;
+    command.ended = batch && ended_.contains(command.cdw11);
     note_credit(command);
     table_.execute(command);
     flush();
@@ -387,12 +393,16 @@ class Run final : private csd::CompletionQueue {
     const bool to_host = command.opcode == relay_v2::opcode::to_host;
     check(completion.error == 0, "a drive gives a status");
     if (!to_host) check(fuzz::same(command.before, data_of(command)), "the host's bytes stay");
+    check(!command.ended || !completion.ok(), "a session that has ended stays so");
+    if (command.cdw10 == relay_v2::function::detach ||
+        (command.cdw10 == relay_v2::function::tx && status::errno_of(completion.status) == EPROTO)) {
+      ended_.insert(command.cdw11);
+    }
     if (completion.ok() && command.cdw10 == relay_v2::function::attach) attached(completion.dw0);
     if (completion.ok() && command.cdw10 == relay_v2::function::rx && completion.dw0 > 0) received(command);
     command.bytes.reset();  // nobody has a use for it any more, the drive least of all
     command.before = {};
-    // As a host does, from within the completion; and so on, within bounds.
-    if (input_.below(4) == 3 && ++steps_ < 300) {
+    if (command.follows && ++steps_ < most_steps) {  // as a host does, and so on
       const size_t what = input_.below(4);
       if (what == 0) send(relay_v2::opcode::no_data, relay_v2::function::detach, handle(), 0, {});
       if (what == 1) rx();
@@ -504,12 +514,14 @@ class Run final : private csd::CompletionQueue {
   csd::SessionTable table_;
   CommandQueue posted_;
   bool delivering_ = false;
+  static constexpr int most_steps = 300;
   int steps_ = 0;
   std::vector<std::unique_ptr<Sent>> sent_;
   // Of the newest session: what was sent and received last, and the next number of a stream.
   uint32_t last_handle_ = 0;
   uint64_t tx_ = 0, rx_ = 0;
   uint32_t next_number_ = 1;
+  std::set<uint32_t> ended_;  // handles that a detach or an error has ended; none is used again
   std::map<std::pair<uint32_t, uint64_t>, std::vector<uint8_t>> given_;  // by handle and sequence
   std::map<std::pair<uint32_t, uint32_t>, uint64_t> credit_;             // by handle and stream
 };

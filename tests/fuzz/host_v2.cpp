@@ -255,7 +255,7 @@ class Run final : private StreamObserver {
 
   uint32_t fill_well(const Command& command) {
     if (command.cdw10 == relay_v2::function::rx) return write_batch(command);
-    tell_capabilities(command, input_.below(4) == 0 ? input_.number<uint8_t>() : 0);
+    tell_capabilities(command, input_.below(4) == 1 ? input_.number<uint8_t>() : 0);
     return relay_v2::capability_bytes;
   }
 

@@ -154,15 +154,15 @@ Bytes joined(std::initializer_list<Bytes> parts) {
   return all;
 }
 
-// Steps of drive_v2.cpp; the last byte of a command says that nothing comes of its completion.
+// Steps of drive_v2.cpp; the last byte of a command says that none follows from its completion.
 void drive_v2_runs() {
   const Bytes attach{0, 1, 1, 0, 0, 1, 0}, detach{1, 0, 0}, reset{9}, time{10}, incoming{11, 0};
   const auto tx = [](const Bytes& frame) { return joined({{3, 0}, frame, {0, 0, 0, 0}}); };
-  const Bytes open = tx({0, 0, 0, 0, 64, 8, 1, 1}), open_datagrams = tx({0, 0, 0, 0, 64, 8, 0, 1}),
-              listen = tx({3, 0, 0, 4, 0, 8, 1, 1}), data = tx({4, 1, 0, 0, 0, 1, 20}),
-              much = tx({4, 1, 0, 0, 0, 0, 0, 200}), datagram = tx({7, 1, 0, 0, 0, 1, 20}),
-              fin = tx({8, 1, 0, 0, 0}), window = tx({10, 1, 0, 0, 16}), stat = tx({12, 0, 0, 0, 0}),
-              end = tx({13, 1, 0, 0, 0});
+  const Bytes open = tx({0, 0, 0, 0, 64, 8, 1, 1}), open_little = tx({0, 0, 0, 40, 0, 8, 1, 1}),
+              open_datagrams = tx({0, 0, 0, 0, 64, 8, 0, 1}), listen = tx({3, 0, 0, 4, 0, 8, 1, 1}),
+              data = tx({4, 1, 0, 0, 0, 1, 20}), much = tx({4, 1, 0, 0, 0, 0, 0, 200}),
+              datagram = tx({7, 1, 0, 0, 0, 1, 20}), fin = tx({8, 1, 0, 0, 0}),
+              window = tx({10, 1, 0, 0, 16}), stat = tx({12, 0, 0, 0, 0}), end = tx({13, 1, 0, 0, 0});
   const Bytes rx{7, 0, 0, 0, 0, 0, 16, 0, 0}, again{7, 14, 0, 0, 0, 0, 0, 1, 0};
   const Bytes connects{12, 0, 0}, refuses{12, 0, 3, 110}, gives{12, 0, 0, 1, 30}, ends{12, 0, 2, 1},
       fails{12, 0, 2, 0, 1, 103}, takes{12, 0, 3, 0, 255};
@@ -173,6 +173,7 @@ void drive_v2_runs() {
       seed("drive_v2", std::string(what) + suffix, joined({first, attach, joined(steps)}));
     };
     run("echo", {open, connects, rx, rx, data, takes, gives, again, fin, ends, rx, detach});
+    run("credit", {open_little, connects, rx, gives, rx, gives, rx, rx, window, gives, rx});
     run("refused", {open, refuses, rx, open, open, open, rx, stat, rx, time});
     run("queued", {open, connects, rx, takes, data, much, much, window, takes, rx, end, takes, time});
     run("fails", {open, connects, rx, rx, data, fails, data, rx});
@@ -188,6 +189,8 @@ void drive_v2_runs() {
 void host_v2_runs() {
   const Bytes connect{0, 0, 8, 79}, write{3, 0, 0, 0, 4}, read{3, 0, 1, 0, 16}, end{3, 0, 2},
       release{3, 0, 4}, time{2, 0, 8};
+  const Bytes much_write{3, 0, 0, 0, 64}, answer_last{6, 1, 4, 0, 1}, page{6, 0, 4, 0, 0, 1},
+      page_anew{6, 0, 4, 1, 9, 0, 1};
   const Bytes done{6, 0, 4, 0, 1}, unknown{6, 0, 0, 3, 1}, stale{6, 0, 2, 116, 1},
       garbage{6, 0, 3, 64, 0, 0, 0, 4, 'N', 'V', 'B', '2', 1};
   const auto rx = [](const Bytes& frame) { return joined({{6, 0, 4, 1}, frame, {1, 1, 1}}); };
@@ -202,10 +205,10 @@ void host_v2_runs() {
     };
     run("echo", {done, opened, write, data, done, read, much, read, end, fin, release, done, done});
     run("refused", {done, reset, read, release, connect, done});
-    run("credit", {done, opened, write, write, done, window, done, done, release, done});
-    run("resumed", {done, opened, write, unknown, unknown, time, done, time, done, done, data, read});
-    run("lost", {done, opened, write, stale, time, done, stale, time, done, connect, done});
-    run("garbage", {done, garbage, time, done, time, done, garbage});
+    run("credit", {done, opened, much_write, write, answer_last, window, done, answer_last, release, done});
+    run("resumed", {done, opened, write, unknown, unknown, time, page, done, done, data, read});
+    run("lost", {done, opened, write, stale, time, stale, page_anew, done, connect, done});
+    run("garbage", {done, garbage, time, done, page, done, done, garbage});
     run("unasked", {done, opened, accepted, stat, data, data, time, done});
     run("silent", {time, time, time, time, release, time, time});
   }
