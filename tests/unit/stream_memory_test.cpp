@@ -222,9 +222,7 @@ class StreamMemoryTest : public ::testing::Test, private StreamObserver {
     getrlimit(RLIMIT_NOFILE, &descriptors);
     descriptors.rlim_cur = descriptors.rlim_max;
     setrlimit(RLIMIT_NOFILE, &descriptors);
-    EmulatedDriveOptions options;
-    options.second_generation = true;
-    auto opened = open_emulated_port(loop, options);
+    auto opened = open_emulated_port(loop, parse_device_uri("emu:?dialect=v2")->emulated);
     ASSERT_TRUE(opened);
     port = std::move(*opened);
     std::string why;
