@@ -315,7 +315,8 @@ class Run final : private StreamObserver {
     auto batch = relay_v2::Batch::parse(data_of(command).first(size), sequence_of(command),
                                         relay_v2::Batch::From::drive);
     while (const auto frame = batch ? batch->next() : std::nullopt) {
-      if (frame->type == FrameType::opened || frame->type == FrameType::window)
+      if (frame->type == FrameType::opened || frame->type == FrameType::accepted ||
+          frame->type == FrameType::window)
         credit_[frame->stream] += frame->value;
     }
   }
