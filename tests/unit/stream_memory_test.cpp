@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -22,8 +23,8 @@ namespace {
 
 enum class End : uint32_t { nobody, host, drive };
 
-constinit End running = End::nobody;
-constinit size_t held[3] = {};  // bytes, by End
+constinit thread_local End running = End::nobody;
+constinit std::atomic<size_t> held[3] = {};  // bytes, by End
 
 class Runs {
  public:
