@@ -38,6 +38,17 @@ class Device {
     return dialect_->connect(endpoint, observer);
   }
 
+  // Makes the drive listen at an address inside, and gives the connections that come; see
+  // libnvsock/listener.hpp. REQUIRES: 1 <= backlog <= max_backlog. ENOTSUP with a sentence where the drive
+  // cannot. The observer is called later, never from within. Destroy every handle before the device.
+  Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer) {
+    return dialect_->listen(where, backlog, observer);
+  }
+
+  // The stream of this number, as Stream::id() tells it, also one whose handle is gone and that drains; or
+  // null.
+  Stream* find_stream(uint64_t id) const { return dialect_->find_stream(id); }
+
   const DeviceUri& uri() const { return uri_; }
   const std::string& model() const { return model_; }  // Identify Controller, MN
   std::string_view dialect() const { return dialect_->name(); }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "libnvsock/command_port.hpp"
+#include "libnvsock/listener.hpp"
 #include "libnvsock/stream.hpp"
 
 namespace nvsock {
@@ -52,11 +53,16 @@ class Dialect : public PortClient {
   // everything else is told through the stream.
   virtual Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) = 0;
 
+  // Makes the drive listen. REQUIRES: 1 <= backlog <= max_backlog. ENOTSUP with a sentence where the drive
+  // cannot; everything else is told to the observer, later.
+  virtual Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer);
+
   // Nothing accepted is on its way any more: every stream that was let go is gone from here and the drive.
   virtual bool drained() const = 0;
   virtual std::string_view name() const = 0;
   virtual unsigned max_streams() const = 0;  // the drive carries at a time
   virtual std::optional<SessionStatus> session_status() const { return std::nullopt; }
+  virtual Stream* find_stream(uint64_t id) const = 0;  // null: none
   virtual void for_each_stream(const std::function<void(const Stream&)>& visit) const = 0;
   const DialectCounters& counters() const { return counters_; }
 

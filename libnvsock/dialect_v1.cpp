@@ -78,6 +78,11 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
   return StreamHandle(&stream);
 }
 
+Stream* DialectV1::find_stream(uint64_t id) const {
+  const auto found = streams_.find(id);
+  return found == streams_.end() ? nullptr : found->second.get();
+}
+
 void DialectV1::for_each_stream(const std::function<void(const Stream&)>& visit) const {
   for (const auto& [id, stream] : streams_) visit(*stream);
 }

@@ -48,6 +48,7 @@ class DialectV1 final : public Dialect {
   bool drained() const override { return counters_.streams_now == 0; }
   std::string_view name() const override { return "v1"; }
   unsigned max_streams() const override { return capacity_; }
+  Stream* find_stream(uint64_t id) const override;
   void for_each_stream(const std::function<void(const Stream&)>& visit) const override;
   void on_batch_end() override;
 

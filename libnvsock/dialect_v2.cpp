@@ -1,8 +1,14 @@
 #include "libnvsock/dialect_v2.hpp"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <algorithm>
+#include <cassert>
+#include <cstring>
 #include <utility>
 
+#include "libnvsock/listener_v2.hpp"
 #include "libnvsock/stream_v2.hpp"
 
 namespace nvsock {
@@ -13,7 +19,36 @@ constexpr size_t quantum = 64 * 1024;
 
 constexpr size_t kept_pages = 1024;  // 4 MiB
 
+Endpoint endpoint_of(const sockaddr_storage& address) {
+  Endpoint where;
+  char text[INET6_ADDRSTRLEN] = "";
+  if (address.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(address);
+    where.kind = Endpoint::Kind::ipv6;
+    where.port = ntohs(in6.sin6_port);
+    inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof text);
+  } else {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(address);
+    where.port = ntohs(in.sin_port);
+    inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
+  }
+  where.host = text;
+  return where;
+}
+
 }  // namespace
+
+relay_v2::Family family_of(const Endpoint& where) {
+  switch (where.kind) {
+    case Endpoint::Kind::ipv4:
+      return relay_v2::Family::ipv4;
+    case Endpoint::Kind::ipv6:
+      return relay_v2::Family::ipv6;
+    case Endpoint::Kind::name:
+      break;
+  }
+  return relay_v2::Family::any;
+}
 
 DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
                      DialectV2Options options)
@@ -21,6 +56,7 @@ DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabiliti
       port_(port),
       options_(std::move(options)),
       max_streams_(capabilities.max_streams),
+      features_(capabilities.features),
       pages_(page_size, kept_pages),
       session_(std::make_unique<SessionV2>(clock, port, capabilities, options_.session,
                                            static_cast<SessionV2::Owner&>(*this))) {
@@ -29,13 +65,14 @@ DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabiliti
 }
 
 DialectV2::~DialectV2() {
+  listeners_.clear();
   streams_.clear();
   // The drive may still write to the buffers of commands it has not completed: they are left to it.
   if (!port_.stop() && !session_->quiet()) static_cast<void>(session_.release());
 }
 
 Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
-  if (streams_.size() >= max_streams_) {
+  if (streams_.size() + listeners_.size() >= max_streams_) {
     return Error{ENFILE, "cannot connect to " + endpoint.text() + ": all " + std::to_string(max_streams_) +
                              " streams of the drive are in use"};
   }
@@ -51,6 +88,31 @@ Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver
   return handle;
 }
 
+Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog,
+                                         ListenerObserver* observer) {
+  assert(backlog >= 1 && backlog <= max_backlog);
+  if ((features_ & relay_v2::feature::listeners) == 0) return Dialect::listen(where, backlog, observer);
+  const std::string what = "cannot listen at " + where.text() + " inside the drive: ";
+  if (streams_.size() + listeners_.size() >= max_streams_) {
+    return Error{ENFILE, what + "all " + std::to_string(max_streams_) + " streams of the drive are in use"};
+  }
+  if (session_->out_of_reach()) return Error{ENODEV, what + "it does not answer"};
+  ListenerHandle handle(
+      listeners_.emplace_back(std::make_unique<ListenerV2>(*this, where, backlog, observer)).get());
+  session_->pump();
+  return handle;
+}
+
+bool DialectV2::drained() const {
+  const bool listeners_gone = std::ranges::none_of(
+      listeners_, [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
+  return streams_.empty() && listeners_gone && session_->all_sent();
+}
+
+Stream* DialectV2::find_stream(uint64_t id) const {
+  return find(id);
+}
+
 void DialectV2::for_each_stream(const std::function<void(const Stream&)>& visit) const {
   for (const auto& [number, stream] : streams_) visit(*stream);
 }
@@ -63,6 +125,8 @@ void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>&
   for (size_t left = ready_.size(); left > 0; --left) {
     StreamV2* stream = find(ready_.front());
     if (stream == nullptr) {
+      ListenerV2* listener = find_listener(static_cast<uint32_t>(ready_.front()));
+      if (listener != nullptr && !listener->emit(batch)) return;
       ready_.pop_front();
       continue;
     }
@@ -70,13 +134,13 @@ void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>&
     if (emitted == StreamV2::Emitted::none) return;
     ready_.pop_front();
     stream->ready_ = emitted == StreamV2::Emitted::more;
-    if (stream->ready_) ready_.push_back(stream->number_);
+    if (stream->ready_) ready_.push_back(stream->id());
   }
 }
 
 void DialectV2::on_sent(const SessionV2::Sent& sent) {
   counters_.bytes_sent += sent.bytes;
-  StreamV2* stream = find(sent.stream);
+  StreamV2* stream = find_number(sent.stream);
   if (stream == nullptr) return;
   stream->unsent_ -= std::min<size_t>(stream->unsent_, sent.bytes);  // none is left when the stream broke
   stream->bytes_sent_ += sent.bytes;
@@ -85,9 +149,54 @@ void DialectV2::on_sent(const SessionV2::Sent& sent) {
 
 bool DialectV2::on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) {
   if (frame.type == relay_v2::FrameType::stat) return true;  // not asked for; harmless
-  if (StreamV2* stream = find(frame.stream)) return stream->on_frame(frame, buffer);
+  if (frame.type == relay_v2::FrameType::accepted) return on_accepted(frame);
+  if (StreamV2* stream = find_number(frame.stream)) return stream->on_frame(frame, buffer);
+  if (ListenerV2* listener = find_listener(frame.stream)) return listener->on_frame(frame);
   // Of a stream that is gone; anything else was never ours.
-  return frame.stream % 2 == 1 && frame.stream < next_number_;
+  return frame.stream % 2 == 1 ? frame.stream < next_number_ : frame.stream <= last_accepted_;
+}
+
+// It is told when the batch ends. When its listener is gone by then, the two crossed, and it is reset.
+bool DialectV2::on_accepted(const relay_v2::Frame& frame) {
+  const relay_v2::Accepted accepted = relay_v2::parse_accepted(frame.payload);
+  if (frame.stream % 2 == 1 || frame.stream <= last_accepted_ || frame.value > relay_v2::max_window ||
+      accepted.listener % 2 == 0 || accepted.listener >= next_number_) {
+    return false;
+  }
+  last_accepted_ = frame.stream;
+  const uint64_t id = id_of(frame.stream);
+  StreamV2& stream =
+      *streams_
+           .emplace(id,
+                    std::make_unique<StreamV2>(
+                        *this, id, frame.stream, endpoint_of(accepted.addresses.peer),
+                        Stream::Addresses{.local = accepted.addresses.local, .peer = accepted.addresses.peer},
+                        frame.value))
+           .first->second;
+  counters_.streams_now = static_cast<unsigned>(streams_.size());
+  changed(stream);  // it owes the drive its first credit
+  news_.push_back({.listener = accepted.listener, .stream = id});
+  return true;
+}
+
+void DialectV2::tell_listeners() {
+  while (!news_.empty()) {
+    const News news = news_.front();
+    news_.pop_front();
+    ListenerV2* listener = find_listener(news.listener);
+    if (listener != nullptr && listener->phase_ == ListenerV2::Phase::released) listener = nullptr;
+    if (news.stream != 0) {
+      StreamHandle stream(find(news.stream));
+      if (listener != nullptr) listener->observer_->on_accepted(*listener, stream);
+      if (stream) stream->abort(ECONNREFUSED);
+    } else if (listener != nullptr && news.error != 0) {
+      listener->observer_->on_listen_failed(
+          *listener, {news.error, "cannot listen at " + listener->where().text() +
+                                      " inside the drive: " + std::strerror(news.error)});
+    } else if (listener != nullptr) {
+      listener->observer_->on_listening(*listener, news.address);
+    }
+  }
 }
 
 // A stream whose OPEN was never sent was not in the session: it leaves with the next one.
@@ -95,12 +204,16 @@ void DialectV2::on_session_lost(int error) {
   const auto stays = [error](const StreamV2* stream) {
     return stream != nullptr && stream->phase_ == StreamV2::Phase::unsent && error == ECONNRESET;
   };
-  std::erase_if(ready_, [&](uint32_t number) { return !stays(find(number)); });
+  std::erase_if(ready_, [&](uint64_t id) { return !stays(find(id)); });
   for (auto& [number, stream] : streams_) {
     if (stays(stream.get())) continue;
     stream->ready_ = false;
     stream->break_off(error);
   }
+  accepted_before_ += std::exchange(last_accepted_, 0);
+  std::erase_if(listeners_,
+                [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
+  for (const auto& listener : listeners_) listener->on_session_lost(error);
   on_batch_end();
 }
 
@@ -123,32 +236,43 @@ void DialectV2::on_link_message(const std::string& text) {
 
 // --- streams ---
 
-StreamV2* DialectV2::find(uint64_t number) const {
-  const auto found = streams_.find(number);
+StreamV2* DialectV2::find(uint64_t id) const {
+  const auto found = streams_.find(id);
   return found == streams_.end() ? nullptr : found->second.get();
+}
+
+ListenerV2* DialectV2::find_listener(uint32_t number) const {
+  const auto found =
+      std::ranges::find_if(listeners_, [&](const auto& listener) { return listener->number_ == number; });
+  return found == listeners_.end() ? nullptr : found->get();
 }
 
 void DialectV2::make_ready(StreamV2& stream) {
   if (std::exchange(stream.ready_, true)) return;
-  ready_.push_back(stream.number_);
+  ready_.push_back(stream.id());
 }
 
 void DialectV2::changed(StreamV2& stream) {
   if (std::exchange(stream.changed_, true)) return;
-  changed_.push_back(stream.number_);
+  changed_.push_back(stream.id());
 }
 
 void DialectV2::destroy(StreamV2& stream) {
-  streams_.erase(stream.number_);
+  streams_.erase(stream.id());
   counters_.streams_now = static_cast<unsigned>(streams_.size());
+}
+
+void DialectV2::destroy(ListenerV2& listener) {
+  std::erase_if(listeners_, [&](const auto& each) { return each.get() == &listener; });
 }
 
 void DialectV2::on_batch_end() {
   if (!telling_.empty()) return;
+  tell_listeners();
   while (!changed_.empty()) {
     std::swap(changed_, telling_);
-    for (const uint32_t number : telling_) {
-      StreamV2* stream = find(number);
+    for (const uint64_t id : telling_) {
+      StreamV2* stream = find(id);
       if (stream == nullptr) continue;
       stream->changed_ = false;
       if (stream->has_output()) make_ready(*stream);

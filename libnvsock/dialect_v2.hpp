@@ -16,7 +16,11 @@
 
 namespace nvsock {
 
+class ListenerV2;
 class StreamV2;
+
+// What the drive is asked for; any for a name.
+relay_v2::Family family_of(const Endpoint& where);
 
 struct DialectV2Options {
   std::chrono::seconds connect_timeout{130};
@@ -36,12 +40,14 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   ~DialectV2() override;
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
-  bool drained() const override { return streams_.empty() && session_->all_sent(); }
+  Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer) override;
+  bool drained() const override;
   std::string_view name() const override { return "v2"; }
   unsigned max_streams() const override { return max_streams_; }
   std::optional<SessionStatus> session_status() const override {
     return SessionStatus{session_->link_name(), session_->resumed(), session_->lost()};
   }
+  Stream* find_stream(uint64_t id) const override;
   void for_each_stream(const std::function<void(const Stream&)>& visit) const override;
   void on_batch_end() override;
 
@@ -50,7 +56,16 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   const SessionV2& session() const { return *session_; }
 
  private:
+  friend class ListenerV2;
   friend class StreamV2;
+
+  // What a listener's observer is to be told when the batch ends.
+  struct News {
+    uint32_t listener = 0;
+    uint64_t stream = 0;         // not 0: accepted
+    int error = 0;               // not 0: failed
+    sockaddr_storage address{};  // neither: listening, here
+  };
 
   void fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) override;
   void on_sent(const SessionV2::Sent& sent) override;
@@ -60,10 +75,17 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   void on_command(bool submitted) override;
   void on_link_message(const std::string& text) override;
 
-  StreamV2* find(uint64_t number) const;
+  StreamV2* find(uint64_t id) const;
+  StreamV2* find_number(uint32_t number) const { return find(id_of(number)); }
+  // Numbers of the drive's start over with each session, but streams of an old one may still be held.
+  uint64_t id_of(uint32_t number) const { return number % 2 == 1 ? number : accepted_before_ + number; }
+  ListenerV2* find_listener(uint32_t number) const;
+  bool on_accepted(const relay_v2::Frame& frame);
+  void tell_listeners();
   void make_ready(StreamV2& stream);
   void changed(StreamV2& stream);
   void destroy(StreamV2& stream);
+  void destroy(ListenerV2& listener);
   void log(LogLevel level, const std::string& text) const {
     if (options_.log) options_.log(level, text);
   }
@@ -72,12 +94,17 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   CommandPort& port_;
   const DialectV2Options options_;
   const uint32_t max_streams_;
+  const uint32_t features_;
   BufferPool pages_;
-  std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;
+  std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;  // by id
+  std::vector<std::unique_ptr<ListenerV2>> listeners_;
   uint32_t next_number_ = 1;       // odd, never used again in a session
-  std::deque<uint32_t> ready_;     // streams that have something to send
-  std::vector<uint32_t> changed_;  // streams to tell when the batch ends
-  std::vector<uint32_t> telling_;  // those being told; a member to keep its memory
+  uint32_t last_accepted_ = 0;     // even, the drive's last number in this session
+  uint64_t accepted_before_ = 0;   // the highest id of a stream accepted in earlier sessions
+  std::deque<uint64_t> ready_;     // ids of streams, and of listeners, that have something to send
+  std::vector<uint64_t> changed_;  // streams to tell when the batch ends
+  std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
+  std::deque<News> news_;
   std::unique_ptr<SessionV2> session_;
 };
 

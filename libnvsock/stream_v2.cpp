@@ -14,18 +14,6 @@ using relay_v2::FrameType;
 // eight times what is counted against the window.
 constexpr size_t by_reference_from = 16 * 1024;
 
-relay_v2::Family family_of(const Endpoint& peer) {
-  switch (peer.kind) {
-    case Endpoint::Kind::ipv4:
-      return relay_v2::Family::ipv4;
-    case Endpoint::Kind::ipv6:
-      return relay_v2::Family::ipv6;
-    case Endpoint::Kind::name:
-      break;
-  }
-  return relay_v2::Family::any;
-}
-
 }  // namespace
 
 StreamV2::StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, StreamObserver* observer)
@@ -36,6 +24,17 @@ StreamV2::StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, St
       window_(dialect.options_.window),
       receive_credit_(window_) {
   timer_->arm(dialect.options_.connect_timeout, [this] { connect_expired(); });
+}
+
+StreamV2::StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpoint& peer,
+                   const Addresses& addresses, uint32_t credit)
+    : Stream(id, peer, nullptr),
+      dialect_(dialect),
+      number_(number),
+      phase_(Phase::open),
+      send_credit_(credit) {  // the drive's credit is owed to it at once, which is the answer it waits for
+  state_ = State::established;
+  addresses_ = std::make_unique<Addresses>(addresses);
 }
 
 // --- sending ---
@@ -62,9 +61,9 @@ bool StreamV2::has_output() const {
     case Phase::unsent:
       return true;
     case Phase::opening:
-      return released_;
+      return released_ || reset_with_ != 0;
     case Phase::open:
-      if (owes_credit()) return true;
+      if (owes_credit() || reset_with_ != 0) return true;
       return queued_.empty() ? released_ || (send_ended_ && !fin_sent_) : send_credit_ > 0;
     case Phase::closed:
       break;
@@ -88,7 +87,7 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
   if (emit_data(batch, sent, quantum)) return batch.room() > 0 ? Emitted::more : Emitted::none;
   if (!queued_.empty() || !has_output()) return Emitted::all;
   if (!batch.fits(0)) return Emitted::none;
-  if (released_) {
+  if (released_ || reset_with_ != 0) {
     // Behind everything accepted: the drive delivers what it holds and closes.
     batch.append(FrameType::reset, number_, reset_with_, 0);
     phase_ = Phase::closed;
@@ -238,6 +237,15 @@ void StreamV2::release() {
     timer_ = dialect_.clock_.make_timer();
     timer_->arm(dialect_.options_.drain_timeout, [this] { drain_expired(); });
   }
+  want_to_send();
+}
+
+void StreamV2::on_abort(int code) {
+  timer_.reset();
+  fail(code);
+  if (phase_ == Phase::unsent) phase_ = Phase::closed;
+  if (phase_ == Phase::closed) return;
+  reset_with_ = static_cast<uint32_t>(code);
   want_to_send();
 }
 

@@ -8,6 +8,9 @@ namespace nvsock {
 class StreamV2 final : public Stream {
  public:
   StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, StreamObserver* observer);
+  // One that the drive accepted. `id`: unlike the number, of all sessions.
+  StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpoint& peer, const Addresses& addresses,
+           uint32_t credit);
 
  private:
   friend class DialectV2;
@@ -23,6 +26,7 @@ class StreamV2 final : public Stream {
   void send_queued() override { want_to_send(); }
   void on_shutdown() override { want_to_send(); }
   void release() override;
+  void on_abort(int code) override;
   BufferRef take_page() override { return dialect_.pages_.take(); }
 
   void want_to_send();
@@ -48,7 +52,7 @@ class StreamV2 final : public Stream {
   void drain_expired();
 
   DialectV2& dialect_;
-  const uint32_t number_;
+  const uint32_t number_;                // in frames
   std::unique_ptr<Clock::Timer> timer_;  // while connecting or draining
   Phase phase_ = Phase::unsent;
   bool released_ = false;
@@ -57,7 +61,7 @@ class StreamV2 final : public Stream {
   bool fin_sent_ = false;
   bool fin_came_ = false;
   uint32_t window_;              // bytes the drive may be ahead of the reader
-  uint32_t reset_with_ = 0;      // errno the drive is told when the owner has let go
+  uint32_t reset_with_ = 0;      // errno the drive is told with RESET; 0: an orderly end, of released streams
   uint32_t send_credit_ = 0;     // bytes the drive still takes
   uint32_t receive_credit_ = 0;  // bytes the drive may still send
 };
