@@ -40,9 +40,15 @@ class Device {
 
   // Makes the drive listen at an address inside, and gives the connections that come; see
   // libnvsock/listener.hpp. REQUIRES: 1 <= backlog <= max_backlog. ENOTSUP with a sentence where the drive
-  // cannot. The observer is called later, never from within. Destroy every handle before the device.
+  // cannot. The observer may be called before this returns. Destroy every handle before the device.
   Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer) {
     return dialect_->listen(where, backlog, observer);
+  }
+
+  // Asks the drive for its counters, which takes a round trip; `told` is called once, maybe before this
+  // returns. False: drives of this generation count nothing, or this one does not answer now.
+  bool ask_counters(std::function<void(const DriveCounters&)> told) {
+    return dialect_->ask_counters(std::move(told));
   }
 
   // The stream of this number, as Stream::id() tells it, also one whose handle is gone and that drains; or

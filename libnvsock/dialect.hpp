@@ -11,6 +11,7 @@
 
 #include "libnvsock/command_port.hpp"
 #include "libnvsock/listener.hpp"
+#include "libnvsock/relay_v2.hpp"
 #include "libnvsock/stream.hpp"
 
 namespace nvsock {
@@ -44,6 +45,8 @@ struct SessionStatus {
   unsigned resumed = 0;   // the drive still had it after commands had failed
   unsigned lost = 0;      // it had not, or was silent for too long: every connection ended
 };
+// What the drive has counted in this session; nothing: the session was lost before it told.
+using DriveCounters = std::optional<relay_v2::Counters>;
 
 class Dialect : public PortClient {
  public:
@@ -54,8 +57,15 @@ class Dialect : public PortClient {
   virtual Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) = 0;
 
   // Makes the drive listen. REQUIRES: 1 <= backlog <= max_backlog. ENOTSUP with a sentence where the drive
-  // cannot; everything else is told to the observer, later.
+  // cannot; everything else is told to the observer, maybe before this returns.
   virtual Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer);
+
+  // Asks the drive for its counters; `told` is called once, maybe before this returns. False: it has none, or
+  // is not there.
+  virtual bool ask_counters(std::function<void(const DriveCounters&)> told) {
+    (void)told;
+    return false;
+  }
 
   // Nothing accepted is on its way any more: every stream that was let go is gone from here and the drive.
   virtual bool drained() const = 0;

@@ -17,6 +17,9 @@ namespace {
 // DATA of one stream in one batch while others wait.
 constexpr size_t quantum = 64 * 1024;
 
+// Who waits for the drive's counters: one question answers all.
+constexpr size_t most_asking = 64;
+
 constexpr size_t kept_pages = 1024;  // 4 MiB
 
 Endpoint endpoint_of(const sockaddr_storage& address) {
@@ -103,6 +106,15 @@ Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog
   return handle;
 }
 
+bool DialectV2::ask_counters(std::function<void(const DriveCounters&)> told) {
+  if (!session_->live() || counters_wanted_.size() == most_asking) return false;
+  counters_wanted_.push_back(std::move(told));
+  if (counters_wanted_.size() > 1) return true;
+  counters_due_ = true;
+  session_->pump();
+  return true;
+}
+
 bool DialectV2::drained() const {
   const bool listeners_gone = std::ranges::none_of(
       listeners_, [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
@@ -122,6 +134,10 @@ void DialectV2::for_each_stream(const std::function<void(const Stream&)>& visit)
 // One turn for each stream in line. The one whose frame does not fit stays in front, so that OPENs leave in
 // the order of their numbers (section 7).
 void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) {
+  if (counters_due_ && batch.fits(0)) {
+    batch.append(relay_v2::FrameType::stat, 0, 0, 0);
+    counters_due_ = false;
+  }
   for (size_t left = ready_.size(); left > 0; --left) {
     StreamV2* stream = find(ready_.front());
     if (stream == nullptr) {
@@ -148,7 +164,11 @@ void DialectV2::on_sent(const SessionV2::Sent& sent) {
 }
 
 bool DialectV2::on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) {
-  if (frame.type == relay_v2::FrameType::stat) return true;  // not asked for; harmless
+  if (frame.type == relay_v2::FrameType::stat) {
+    drive_counters_ = relay_v2::parse_counters(frame.payload);
+    counters_came_ = true;
+    return true;
+  }
   if (frame.type == relay_v2::FrameType::accepted) return on_accepted(frame);
   if (StreamV2* stream = find_number(frame.stream)) return stream->on_frame(frame, buffer);
   if (ListenerV2* listener = find_listener(frame.stream)) return listener->on_frame(frame);
@@ -199,6 +219,11 @@ void DialectV2::tell_listeners() {
   }
 }
 
+void DialectV2::tell_counters() {
+  if (!std::exchange(counters_came_, false)) return;
+  for (const auto& told : std::exchange(counters_wanted_, {})) told(drive_counters_);
+}
+
 // A stream whose OPEN was never sent was not in the session: it leaves with the next one.
 void DialectV2::on_session_lost(int error) {
   const auto stays = [error](const StreamV2* stream) {
@@ -210,6 +235,9 @@ void DialectV2::on_session_lost(int error) {
     stream->ready_ = false;
     stream->break_off(error);
   }
+  drive_counters_.reset();
+  counters_due_ = false;
+  counters_came_ = true;
   accepted_before_ += std::exchange(last_accepted_, 0);
   std::erase_if(listeners_,
                 [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
@@ -269,6 +297,7 @@ void DialectV2::destroy(ListenerV2& listener) {
 void DialectV2::on_batch_end() {
   if (!telling_.empty()) return;
   tell_listeners();
+  tell_counters();
   while (!changed_.empty()) {
     std::swap(changed_, telling_);
     for (const uint64_t id : telling_) {

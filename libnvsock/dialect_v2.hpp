@@ -41,6 +41,7 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
   Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer) override;
+  bool ask_counters(std::function<void(const DriveCounters&)> told) override;
   bool drained() const override;
   std::string_view name() const override { return "v2"; }
   unsigned max_streams() const override { return max_streams_; }
@@ -82,6 +83,7 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   ListenerV2* find_listener(uint32_t number) const;
   bool on_accepted(const relay_v2::Frame& frame);
   void tell_listeners();
+  void tell_counters();
   void make_ready(StreamV2& stream);
   void changed(StreamV2& stream);
   void destroy(StreamV2& stream);
@@ -105,6 +107,10 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   std::vector<uint64_t> changed_;  // streams to tell when the batch ends
   std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
   std::deque<News> news_;
+  std::vector<std::function<void(const DriveCounters&)>> counters_wanted_;
+  DriveCounters drive_counters_;  // that came with this batch
+  bool counters_due_ = false;     // STAT waits for a batch
+  bool counters_came_ = false;    // or will not come any more
   std::unique_ptr<SessionV2> session_;
 };
 

@@ -27,15 +27,20 @@ class FailingPort final : public CommandPort {
       const auto call = by_->with_drive_.extract(&done).mapped();
       call(done);
     };
-    drive_->attach(client_);
-    drive_->submit(command);
+    if (!holding_) drive_->submit(command);
   }
-  void ring() override { drive_->ring(); }
+  void ring() override {
+    drive_->attach(client_);
+    drive_->ring();
+  }
   bool stop() override { return drive_->stop(); }
   PortTraits traits() const override { return drive_->traits(); }
   std::string describe() const override { return drive_->describe(); }
 
+  // What is submitted from now on does not reach the drive.
+  void hold() { holding_ = true; }
   void lose_everything() {
+    holding_ = false;
     drive_->stop();
     start();
     while (!with_drive_.empty()) {
@@ -55,6 +60,7 @@ class FailingPort final : public CommandPort {
 
   static inline FailingPort* by_ = nullptr;
   asio::io_context& loop_;
+  bool holding_ = false;
   std::unique_ptr<CommandPort> drive_;
   std::map<Command*, decltype(Command::done)> with_drive_;
 };
@@ -238,6 +244,38 @@ TEST_F(ListenerTest, it_comes_back_with_the_next_session) {
   Peer peer = connection();
   EXPECT_NE(service.streams.at(0)->id(), service.streams.at(1)->id());
   expect_exchange(peer, *service.streams.at(1));
+}
+
+TEST_F(ListenerTest, the_drive_tells_its_counters) {
+  listen_and_wait();
+  Peer peer = connection();
+  expect_exchange(peer, *service.streams.at(0));
+  std::vector<DriveCounters> told;
+  const auto ask = [&] {
+    return dialect->ask_counters([&](const DriveCounters& now) { told.push_back(now); });
+  };
+  ASSERT_TRUE(ask());
+  ASSERT_TRUE(ask());
+  ASSERT_TRUE(run_until([&] { return told.size() == 2; }));
+  for (const DriveCounters& now : told) {
+    ASSERT_TRUE(now);
+    EXPECT_EQ(now->streams_now, 1u);
+    EXPECT_EQ(now->bytes_from_services, 8u);
+    EXPECT_EQ(now->bytes_to_services, 6u);
+  }
+  ASSERT_TRUE(ask());
+  ASSERT_TRUE(run_until([&] { return told.size() == 3; })) << "a further question has its own answer";
+}
+
+TEST_F(ListenerTest, counters_of_a_session_that_is_lost_do_not_come) {
+  listen_and_wait();
+  std::vector<DriveCounters> told;
+  port.hold();
+  ASSERT_TRUE(dialect->ask_counters([&](const DriveCounters& now) { told.push_back(now); }));
+  port.lose_everything();
+  ASSERT_TRUE(run_until([&] { return !told.empty(); }));
+  EXPECT_FALSE(told[0]);
+  EXPECT_TRUE(run_until([&] { return dialect->session().live(); }));
 }
 
 TEST_F(ListenerTest, a_drive_of_the_first_generation_says_that_it_cannot) {
