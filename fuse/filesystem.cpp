@@ -9,6 +9,8 @@
 #include <ctime>
 #include <string>
 
+#include "fuse/text_file.hpp"
+
 namespace csdfs {
 namespace {
 
@@ -21,23 +23,6 @@ Filesystem& filesystem_of(fuse_req_t request) {
 OpenFile& file_of(const fuse_file_info* info) {
   return *reinterpret_cast<OpenFile*>(info->fh);
 }
-
-// A snapshot made when the file was opened.
-class TextFile final : public OpenFile {
- public:
-  explicit TextFile(std::string text) : text_(std::move(text)) {}
-  void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
-    // splice() reads through the page cache and stops at the size that stat() tells, which is not the
-    // text's. Only such reads carry no lock owner; callers fall back to read().
-    if (info.lock_owner == 0) return void(fuse_reply_err(request, EINVAL));
-    const size_t start = std::min(static_cast<size_t>(offset), text_.size());
-    fuse_reply_buf(request, text_.data() + start, std::min(size, text_.size() - start));
-  }
-  void release() override { delete this; }
-
- private:
-  const std::string text_;
-};
 
 struct stat attributes(const Node& node) {
   static const time_t started = time(nullptr);
@@ -153,12 +138,8 @@ void op_open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   if (node->kind == Node::Kind::connection)
     return Connection::open(filesystem, request, node->endpoint, *info);
   if ((info->flags & O_ACCMODE) != O_RDONLY) return void(fuse_reply_err(request, EACCES));
-  OpenFile* file =
-      new TextFile(node->kind == Node::Kind::status ? status_text(filesystem, filesystem.device())
-                                                    : connections_text(filesystem, filesystem.device()));
-  info->fh = reinterpret_cast<uintptr_t>(file);
-  info->direct_io = 1;
-  if (fuse_reply_open(request, info) != 0) file->release();
+  if (node->kind == Node::Kind::status) return StatusOpen::start(filesystem, request, *info);
+  open_text(request, *info, connections_text(filesystem, filesystem.device()));
 }
 
 void op_read(fuse_req_t request, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
@@ -212,6 +193,7 @@ void Filesystem::end() {
   const std::vector<Connection*> all(connections_.begin(), connections_.end());
   for (Connection* connection : all) connection->mount_ends();  // those still opening are gone after this
   while (!connections_.empty()) (*connections_.begin())->release();
+  while (!status_opens_.empty()) (*status_opens_.begin())->mount_ends();
 }
 
 // No FLUSH: without it libfuse answers ENOSYS, once, and the kernel never asks again. It would come with

@@ -12,6 +12,7 @@
 
 #include "fuse/connection.hpp"
 #include "fuse/node_table.hpp"
+#include "fuse/status_open.hpp"
 #include "libnvsock/device.hpp"
 
 namespace csdfs {
@@ -31,6 +32,8 @@ class Filesystem {
 
   void add(Connection& connection) { connections_.insert(&connection); }
   void remove(Connection& connection) { connections_.erase(&connection); }
+  void add(std::shared_ptr<StatusOpen> open) { status_opens_.insert(std::move(open)); }
+  void remove(const std::shared_ptr<StatusOpen>& open) { status_opens_.erase(open); }
   const std::unordered_set<Connection*>& connections() const { return connections_; }
 
   // The buffer the request at hand arrived in, so that a write can keep its payload without a copy.
@@ -50,6 +53,7 @@ class Filesystem {
   NodeTable nodes_;
   ParkedPool parked_pool_;
   std::unordered_set<Connection*> connections_;
+  std::unordered_set<std::shared_ptr<StatusOpen>> status_opens_;
   const nvsock::BufferRef* arrival_ = nullptr;
 };
 

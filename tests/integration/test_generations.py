@@ -76,6 +76,16 @@ class SecondGeneration(CsdTest):
         # Credit goes back for half a window at a time.
         eventually(lambda: unread()[0] == 256 and 512 <= unread()[1] <= 1024, what=unread)
         self.assertLessEqual(unread()[1], 1024)
+    def test_status_shows_what_the_drive_has_counted(self):
+        fd = self.open(self.server(Server.echo))
+        write_all(fd, b"12345")
+        self.assertEqual(read_exactly(fd, 5), b"12345")
+        self.assertEqual(self.drive.counter("streams now"), 1)
+        self.assertEqual(self.drive.counter("bytes to services"), 5)
+        self.assertEqual(self.drive.counter("bytes from services"), 5)
+        self.close(fd)
+        eventually(lambda: self.drive.counter("streams now") == 0)
+        self.assertIn("\ndrive: has no counters\n", self.mount("emu:?dialect=v1").text("status"))
 
     def reply(self, host, address):
         server = self.server(lambda peer: peer.sock.sendall(b"hello"), address=address)
