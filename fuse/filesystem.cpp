@@ -9,6 +9,7 @@
 #include <ctime>
 #include <string>
 
+#include "fuse/control_file.hpp"
 #include "fuse/text_file.hpp"
 
 namespace csdfs {
@@ -36,7 +37,9 @@ struct stat attributes(const Node& node) {
     out.st_mode = S_IFDIR | 0755;
     out.st_nlink = 2;
   } else {
-    out.st_mode = S_IFREG | (node.kind == Node::Kind::connection ? 0666 : 0444);
+    out.st_mode = S_IFREG | (node.kind == Node::Kind::connection ? 0666
+                             : node.kind == Node::Kind::control  ? 0600
+                                                                 : 0444);
     out.st_nlink = 1;
     out.st_size = told_size;
     out.st_blocks = told_size / 512;  // fewer look like a sparse file, whose holes cp(1) wants to seek
@@ -137,9 +140,12 @@ void op_open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   if (node == nullptr) return void(fuse_reply_err(request, ENOENT));
   if (node->kind == Node::Kind::connection)
     return Connection::open(filesystem, request, node->endpoint, *info);
+  if (node->kind == Node::Kind::control) return open_control(filesystem, request, *info);
   if ((info->flags & O_ACCMODE) != O_RDONLY) return void(fuse_reply_err(request, EACCES));
   if (node->kind == Node::Kind::status) return StatusOpen::start(filesystem, request, *info);
-  open_text(request, *info, connections_text(filesystem, filesystem.device()));
+  open_text(request, *info,
+            node->kind == Node::Kind::published ? filesystem.publisher().text()
+                                                : connections_text(filesystem, filesystem.device()));
 }
 
 void op_read(fuse_req_t request, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
@@ -182,13 +188,14 @@ void OpenFile::poll(fuse_req_t request, fuse_pollhandle* handle) {
 }
 
 Filesystem::Filesystem(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log)
-    : loop_(loop), device_(device), log_(log) {}
+    : loop_(loop), device_(device), log_(log), publisher_(loop, device, log) {}
 
 Filesystem::~Filesystem() {
   end();
 }
 
 void Filesystem::end() {
+  publisher_.end();
   // The kernel sends no RELEASE for a mount that is gone.
   const std::vector<Connection*> all(connections_.begin(), connections_.end());
   for (Connection* connection : all) connection->mount_ends();  // those still opening are gone after this

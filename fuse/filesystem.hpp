@@ -12,6 +12,7 @@
 
 #include "fuse/connection.hpp"
 #include "fuse/node_table.hpp"
+#include "fuse/publisher.hpp"
 #include "fuse/status_open.hpp"
 #include "libnvsock/device.hpp"
 
@@ -28,6 +29,8 @@ class Filesystem {
   nvsock::Device& device() { return device_; }
   spdlog::logger& log() { return log_; }
   NodeTable& nodes() { return nodes_; }
+  Publisher& publisher() { return publisher_; }
+  const Publisher& publisher() const { return publisher_; }
   ParkedPool& parked_pool() { return parked_pool_; }
 
   void add(Connection& connection) { connections_.insert(&connection); }
@@ -50,6 +53,7 @@ class Filesystem {
   asio::io_context& loop_;
   nvsock::Device& device_;
   spdlog::logger& log_;
+  Publisher publisher_;
   NodeTable nodes_;
   ParkedPool parked_pool_;
   std::unordered_set<Connection*> connections_;

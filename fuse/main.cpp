@@ -130,6 +130,10 @@ int run(const Options& options) {
   });
   std::signal(SIGPIPE, SIG_IGN);
 
+  for (const Publication& what : options.published) {
+    const nvsock::Result<bool> asked = filesystem.publisher().publish(what, {});
+    if (!asked) return failed(asked.error());
+  }
   const nvsock::Result<bool> mounted = session.mount(*mountpoint, options.fuse);
   if (!mounted) return failed(mounted.error());
   run_loop(loop, std::chrono::microseconds(options.busy_poll));

@@ -27,6 +27,8 @@ NodeTable::NodeTable() {
   nodes_.emplace(fixed_names[0].id, fixed(Node::Kind::tcp, 2));
   nodes_.emplace(fixed_names[1].id, fixed(Node::Kind::status, 3));
   nodes_.emplace(fixed_names[2].id, fixed(Node::Kind::connections, 4));
+  nodes_.emplace(fixed_names[3].id, fixed(Node::Kind::published, 7));
+  nodes_.emplace(fixed_names[4].id, fixed(Node::Kind::control, 8));
 }
 
 Result<std::pair<fuse_ino_t, const Node*>> NodeTable::look_up(fuse_ino_t parent, std::string_view name) {

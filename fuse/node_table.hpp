@@ -23,6 +23,8 @@ struct Node {
     connection,   // MOUNT/tcp/HOST:PORT and MOUNT/tcp/HOST/PORT: `endpoint`
     status,       // MOUNT/status
     connections,  // MOUNT/connections
+    published,    // MOUNT/published
+    control,      // MOUNT/ctl
   };
 
   Kind kind = Kind::root;
@@ -38,7 +40,8 @@ struct FixedName {
   fuse_ino_t id;
 };
 // What readdir of the root lists. Opening any of it by accident connects nowhere.
-inline constexpr FixedName fixed_names[] = {{"tcp", 2}, {"status", 3}, {"connections", 4}};
+inline constexpr FixedName fixed_names[] = {
+    {"tcp", 2}, {"status", 3}, {"connections", 4}, {"published", 7}, {"ctl", 8}};
 
 class NodeTable {
  public:

@@ -11,6 +11,8 @@
 namespace csdfs {
 namespace {
 
+using nvsock::Result;
+
 struct Parsed {
   ~Parsed() {
     for (char* text : {device, mountpoint, connect_timeout, drain_timeout, busy_poll}) std::free(text);
@@ -26,8 +28,11 @@ struct Parsed {
   char* connect_timeout = nullptr;
   char* drain_timeout = nullptr;
   char* busy_poll = nullptr;
+  std::vector<Publication> published;
   std::string error;
 };
+
+constexpr int key_publish = 1;
 
 #define FLAG(text, member) \
   { text, offsetof(Parsed, member), 1 }
@@ -46,6 +51,7 @@ const fuse_opt specification[] = {
     TEXT("connect_timeout=%s", connect_timeout),
     TEXT("drain_timeout=%s", drain_timeout),
     TEXT("busy_poll=%s", busy_poll),
+    FUSE_OPT_KEY("publish=", key_publish),
     // For mount(8) and its table, not for the file system.
     FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
     FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
@@ -76,6 +82,18 @@ int take(void* data, const char* argument, int key, fuse_args*) {
       parsed.error = "unexpected argument \"" + std::string(argument) + "\" after DEVICE and MOUNTPOINT";
       return fail;
     }
+    return drop;
+  }
+  if (key == key_publish) {
+    const std::string_view value = std::string_view(argument).substr(std::strlen("publish="));
+    const size_t middle = value.find('=');
+    Result<Publication> what = parse_publication(
+        value.substr(0, middle), middle == std::string_view::npos ? "" : value.substr(middle + 1));
+    if (!what) {
+      parsed.error = std::string(argument) + ": " + what.error().text;
+      return fail;
+    }
+    parsed.published.push_back(std::move(*what));
     return drop;
   }
   if (std::strncmp(argument, "x-", 2) == 0 || std::strncmp(argument, "comment=", 8) == 0) return drop;
@@ -132,6 +150,9 @@ const char* const usage_text =
     "    -o connect_timeout=S   give up connecting after S seconds (130)\n"
     "    -o drain_timeout=S     after the last close, try S seconds to send the rest (30)\n"
     "    -o busy_poll=US        look for more work this long before sleeping (50; 0: never)\n"
+    "    -o publish=[HOST:]PORT=ADDRESS:PORT\n"
+    "                           let connections to that port inside the drive reach a TCP\n"
+    "                           service of this host; may be given several times\n"
     "    -o allow_other,...     mount options of FUSE, see mount.fuse3(8)\n"
     "    -h, --help             print this\n"
     "    -V, --version          print the version\n"
@@ -162,6 +183,7 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
     return nvsock::Error{EINVAL, "DEVICE and MOUNTPOINT are needed, such as: csdfs emu: /mnt/csd"};
   }
   options.device = parsed.device;
+  options.published = std::move(parsed.published);
   options.mountpoint = parsed.mountpoint;
   options.foreground = parsed.foreground != 0 || parsed.fuse_debug != 0;
   options.verbose = parsed.verbose != 0;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "fuse/publisher.hpp"
 #include "libnvsock/result.hpp"
 
 namespace csdfs {
@@ -18,7 +19,8 @@ struct Options {
   unsigned connect_timeout = 130;  // seconds
   unsigned drain_timeout = 30;     // seconds
   unsigned busy_poll = 50;         // microseconds
-  std::vector<std::string> fuse;   // argv of what libfuse and the kernel shall see
+  std::vector<Publication> published;
+  std::vector<std::string> fuse;  // argv of what libfuse and the kernel shall see
 };
 
 extern const char* const usage_text;

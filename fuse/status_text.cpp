@@ -65,11 +65,13 @@ std::string connections_text(const Filesystem& filesystem, const nvsock::Device&
                                  "PID", "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
   for (const auto& [id, stream] : streams) {
     const auto opener = openers.find(id);
-    text +=
-        fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
-                    opener == openers.end() ? "closing" : state_name(*stream),
-                    opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
-                    stream->bytes_received(), stream->unsent(), stream->readable(), stream->peer().text());
+    const nvsock::Endpoint* const published = filesystem.publisher().address_of(id);
+    const bool ours = opener != openers.end() || published != nullptr;
+    text += fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
+                        ours ? state_name(*stream) : "closing",
+                        opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
+                        stream->bytes_received(), stream->unsent(), stream->readable(),
+                        stream->peer().text() + (published != nullptr ? " to " + published->text() : ""));
   }
   return text;
 }

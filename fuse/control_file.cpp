@@ -1,0 +1,150 @@
+#include "fuse/control_file.hpp"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fuse/filesystem.hpp"
+#include "fuse/text_file.hpp"
+#include "libnvsock/quoted.hpp"
+
+namespace csdfs {
+namespace {
+
+using nvsock::Error;
+using nvsock::Result;
+
+// Two addresses and a word fit many times.
+constexpr size_t longest_line = 512;
+
+const std::string help =
+    "publish [HOST:]PORT ADDRESS:PORT  let connections to HOST:PORT inside the drive (HOST: 127.0.0.1) reach "
+    "a\n"
+    "                                  TCP service at ADDRESS:PORT of this host\n"
+    "unpublish [HOST:]PORT             end that, and the connections made so\n"
+    "close N                           end connection N of `connections`, as a reset\n";
+
+using Words = std::vector<std::string_view>;
+
+Words split(std::string_view line) {
+  constexpr std::string_view blanks = " \t\r";
+  Words words;
+  while (true) {
+    line.remove_prefix(std::min(line.find_first_not_of(blanks), line.size()));
+    if (line.empty()) return words;
+    const std::string_view word = line.substr(0, line.find_first_of(blanks));
+    words.push_back(word);
+    line.remove_prefix(word.size());
+  }
+}
+
+// A write whose answer is the drive's.
+struct Publishing {
+  Publisher& publisher;
+  const fuse_req_t request;
+  const size_t taken;
+  const nvsock::Endpoint inside;
+  bool answered = false;
+
+  void answer(int error) {
+    answered = true;
+    if (error != 0) {
+      fuse_reply_err(request, error);
+    } else {
+      fuse_reply_write(request, taken);
+    }
+  }
+  static void interrupted(fuse_req_t, void* data) {
+    const auto* self = static_cast<Publishing*>(data);
+    self->publisher.unpublish(self->inside, EINTR);
+  }
+};
+
+class ControlFile final : public OpenFile {
+ public:
+  explicit ControlFile(Filesystem& filesystem) : filesystem_(filesystem) {}
+
+  void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
+    reply_text(request, help, size, offset, info);
+  }
+
+  void write(fuse_req_t request, nvsock::Slice data, const fuse_file_info&) override {
+    const std::string_view text(reinterpret_cast<const char*>(data.data), data.size);
+    const std::string_view line = text.substr(0, text.find('\n'));
+    const size_t taken = std::min(line.size() + 1, text.size());
+    if (line.size() > longest_line) {
+      return refuse(request, {EINVAL, "a command is longer than " + std::to_string(longest_line) + " bytes"});
+    }
+    const Words words = split(line);
+    Result<bool> done = true;
+    if (words.size() == 3 && words[0] == "publish") {
+      return publish(request, taken, words);
+    } else if (words.size() == 2 && words[0] == "unpublish") {
+      done = unpublish(words[1]);
+    } else if (words.size() == 2 && words[0] == "close") {
+      done = close_connection(words[1]);
+    } else if (!words.empty()) {
+      done = Error{EINVAL, nvsock::quoted(line) + " is no command; reading ctl tells which there are"};
+    }
+    if (!done) return refuse(request, done.error());
+    fuse_reply_write(request, taken);
+  }
+
+  void release() override { delete this; }
+
+ private:
+  void refuse(fuse_req_t request, const Error& error) {
+    filesystem_.log().warn("ctl: {}", error.text);
+    fuse_reply_err(request, error.code);
+  }
+
+  void publish(fuse_req_t request, size_t taken, const Words& words) {
+    const Result<Publication> what = parse_publication(words[1], words[2]);
+    if (!what) return refuse(request, what.error());
+    if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
+    const auto waits = std::make_shared<Publishing>(Publishing{
+        .publisher = filesystem_.publisher(), .request = request, .taken = taken, .inside = what->inside});
+    const Result<bool> asked =
+        filesystem_.publisher().publish(*what, [waits](int error) { waits->answer(error); });
+    if (!asked) return refuse(request, asked.error());
+    if (!waits->answered) fuse_req_interrupt_func(request, Publishing::interrupted, waits.get());
+  }
+
+  Result<bool> unpublish(std::string_view text) {
+    const Result<nvsock::Endpoint> inside = parse_inside(text);
+    if (!inside) return inside.error();
+    if (filesystem_.publisher().unpublish(*inside, EINTR)) return true;
+    return Error{ENOENT, inside->text() + " inside the drive is not published"};
+  }
+
+  Result<bool> close_connection(std::string_view text) {
+    uint64_t id = 0;
+    const auto [stopped, result] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (result != std::errc{} || stopped != text.data() + text.size()) {
+      return Error{EINVAL, nvsock::quoted(text) + " is not the number of a connection"};
+    }
+    nvsock::Stream* const stream = filesystem_.device().find_stream(id);
+    if (stream == nullptr) return Error{ENOENT, "there is no connection " + std::to_string(id)};
+    stream->abort(ECONNABORTED);
+    return true;
+  }
+
+  Filesystem& filesystem_;
+};
+
+}  // namespace
+
+void open_control(Filesystem& filesystem, fuse_req_t request, fuse_file_info info) {
+  // With allow_other, without default_permissions, the kernel does not look at the mode.
+  const uid_t user = fuse_req_ctx(request)->uid;
+  if (user != 0 && user != getuid()) return void(fuse_reply_err(request, EACCES));
+  OpenFile* file = new ControlFile(filesystem);
+  info.fh = reinterpret_cast<uintptr_t>(file);
+  info.direct_io = 1;
+  if (fuse_reply_open(request, &info) != 0) file->release();
+}
+
+}  // namespace csdfs
