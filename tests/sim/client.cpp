@@ -47,6 +47,34 @@ void Client::start() {
   }
   story_.tell("client %u: connects, stream %llu", port_, shown((*stream)->id()));
   stream_ = std::move(*stream);
+  begin();
+}
+
+void Client::await_program(SimServices& services, bool faults) {
+  awaits_ = !stream_ && !done_;
+  if (!awaits_) return;
+  if (services_.record(port_).closed) {
+    if (!faults) story_.violation("client %u: the drive dropped its connection", port_);
+    services.forget(port_);
+  }
+  if (services_.record(port_).connects == 0 && services.come_in(port_)) {
+    story_.tell("client %u: its program connects", port_);
+    opened_at_ = clock_.now();
+  }
+  clock_.after(Clock::Duration(random_.below(std::chrono::nanoseconds(100ms).count())), alive_,
+               [this, &services, faults] { await_program(services, faults); });
+}
+
+void Client::accept(StreamHandle& stream) {
+  awaits_ = false;
+  story_.tell("client %u: is given stream %llu", port_, shown(stream->id()));
+  stream_ = std::move(stream);
+  stream_->observe(this);
+  begin();
+  on_stream_change(*stream_);
+}
+
+void Client::begin() {
   if (plan_.end == Plan::End::any_time) {
     clock_.after(plan_.patience, alive_, [this] {
       if (stream_) release("has enough");

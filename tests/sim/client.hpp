@@ -35,6 +35,11 @@ class Client final : private StreamObserver {
          BufferPool& buffers, uint16_t port, const Plan& plan, Excuse excuse);
 
   void start();
+  // Instead, a program inside the drive connects, again if need be, until accept() gives its stream.
+  // `faults`: there may be reasons why a first attempt fails.
+  void await_program(SimServices& services, bool faults);
+  bool awaits() const { return awaits_; }
+  void accept(StreamHandle& stream);
   bool done() const { return done_; }
   std::string state() const;
   // Once everything has settled.
@@ -42,6 +47,7 @@ class Client final : private StreamObserver {
 
  private:
   void on_stream_change(Stream& stream) override;
+  void begin();
   void act();
   void write_some();
   void read_some();
@@ -67,6 +73,7 @@ class Client final : private StreamObserver {
   uint64_t written_ = 0, read_ = 0;
   bool acting_ = false, again_ = false;
   bool write_waits_ = false, read_waits_ = false;
+  bool awaits_ = false;
   bool established_ = false, failed_ = false, released_early_ = false, done_ = false;
   Clock::TimePoint opened_at_{}, released_at_{};
 };

@@ -1,5 +1,7 @@
 #include "tests/sim/referee.hpp"
 
+#include <utility>
+
 #include "tests/sim/random.hpp"
 
 namespace nvsock::sim {
@@ -96,13 +98,21 @@ void Referee::host_frame(Session& session, const Frame& frame) {
     if (frame.stream % 2 == 0) wrong("an even number");
     if (frame.stream <= session.last_opened) wrong("a number that was used");
     session.last_opened = frame.stream;
-    session.streams[frame.stream].drive_credit = frame.value;
+    StreamView& opened = session.streams[frame.stream];
+    if (frame.type == FrameType::listen) {
+      opened.backlog = frame.value;
+    } else {
+      opened.drive_credit = frame.value;
+    }
     return;
   }
   const auto found = session.streams.find(frame.stream);
   if (found == session.streams.end()) return wrong("which was never opened");
   StreamView& stream = found->second;
   if (stream.host_reset) return wrong("after its RESET");
+  if (const uint32_t listener = std::exchange(stream.accepted_by, 0); listener != 0)
+    --session.streams[listener].waiting;
+  if (stream.backlog > 0 && frame.type != FrameType::reset) return wrong("a listener");
   if (!stream.opened && frame.type != FrameType::reset && !stream.drive_reset) wrong("before OPENED");
   switch (frame.type) {
     case FrameType::data:
@@ -126,21 +136,43 @@ void Referee::host_frame(Session& session, const Frame& frame) {
   }
 }
 
+void Referee::accepted(Session& session, const Frame& frame) {
+  const auto wrong = [&](const char* why) {
+    story_.violation("the drive sent ACCEPTED of stream %u, %s", frame.stream, why);
+  };
+  const uint32_t number = relay_v2::parse_accepted(frame.payload).listener;
+  const auto listener = session.streams.find(number);
+  if (frame.stream % 2 == 1) return wrong("an odd number");
+  if (frame.stream <= session.last_accepted) return wrong("a number that was used");
+  if (listener == session.streams.end() || listener->second.backlog == 0) return wrong("by no listener");
+  if (!listener->second.opened && !listener->second.host_reset) return wrong("before LISTENING");
+  if (++listener->second.waiting > listener->second.backlog) wrong("more than may wait");
+  session.last_accepted = frame.stream;
+  StreamView& stream = session.streams[frame.stream];
+  stream.opened = true;
+  stream.host_credit = frame.value;
+  stream.accepted_by = number;
+}
+
 // What the drive makes now it makes knowing every batch of the host that took effect.
 void Referee::drive_frame(Session& session, const Frame& frame) {
   const auto wrong = [&](const char* why) {
     story_.violation("the drive sent %s of stream %u, %s", name_of(frame.type), frame.stream, why);
   };
   if (frame.type == FrameType::stat) return;
+  if (frame.type == FrameType::accepted) return accepted(session, frame);
   const auto found = session.streams.find(frame.stream);
   if (found == session.streams.end()) return wrong("which was never opened");
   StreamView& stream = found->second;
   if (stream.host_reset) wrong("after the host's RESET");
   if (stream.drive_reset) wrong("after its RESET");
-  if (!stream.opened && frame.type != FrameType::opened && frame.type != FrameType::reset)
-    wrong("before OPENED");
+  const auto opens = stream.backlog > 0 ? FrameType::listening : FrameType::opened;
+  if (!stream.opened && frame.type != opens && frame.type != FrameType::reset) wrong("before OPENED");
+  if (stream.backlog > 0 && frame.type != opens && frame.type != FrameType::reset) wrong("a listener");
   switch (frame.type) {
+    case FrameType::listening:
     case FrameType::opened:
+      if (frame.type != opens) wrong("which is not of that kind");
       if (stream.opened) wrong("twice");
       stream.opened = true;
       stream.host_credit = frame.value;

@@ -28,6 +28,9 @@ class Referee {
     bool host_ended = false, drive_ended = false;  // FIN or RESET
     bool host_reset = false, drive_reset = false;
     int64_t host_credit = 0, drive_credit = 0;
+    uint32_t backlog = 0;      // not 0: a listener
+    uint32_t waiting = 0;      // its streams that the host has not answered
+    uint32_t accepted_by = 0;  // not 0: not answered
   };
   struct Session {
     uint64_t expected = 1;
@@ -36,11 +39,13 @@ class Referee {
     std::map<uint64_t, uint64_t> drive_batches;
     uint64_t next_made = 1;
     uint32_t last_opened = 0;
+    uint32_t last_accepted = 0;
     std::map<uint32_t, StreamView> streams;
   };
 
   void apply(Session& session, std::span<const uint8_t> batch, uint64_t sequence, relay_v2::Batch::From from);
   void host_frame(Session& session, const relay_v2::Frame& frame);
+  void accepted(Session& session, const relay_v2::Frame& frame);
   void drive_frame(Session& session, const relay_v2::Frame& frame);
 
   Story& story_;

@@ -11,13 +11,19 @@ using namespace std::chrono_literals;
 
 class SimService final : public csd::Service {
  public:
-  SimService(SimServices& services, uint16_t port, SimServices::Place& place, Observer& observer)
+  // A null observer: it is the program that connects, and one will be given.
+  SimService(SimServices& services, uint16_t port, SimServices::Place& place, Observer* observer)
       : services_(services), port_(port), script_(place.script), record_(place.record), observer_(observer) {
     ++services_.alive_;
     ++record_.connects;
     source_left_ = script_.echoes ? 0 : script_.source_bytes;
-    if (script_.answers) after(script_.connect_delay, [this] { connected(); });
+    if (observer == nullptr) {
+      begin();
+    } else if (script_.answers) {
+      after(script_.connect_delay, [this] { connected(); });
+    }
   }
+  void set_observer(Observer& observer) { observer_ = &observer; }
   ~SimService() override {
     --services_.alive_;
     record_.closed = true;
@@ -100,12 +106,14 @@ class SimService final : public csd::Service {
   }
   const Pattern& pattern_out() const { return script_.echoes ? script_.from_host : script_.from_service; }
 
+  void begin() {
+    connected_ = true;
+    if (source_left_ > 0 || script_.ends_first) move_later();
+  }
+
   void connected() {
-    if (script_.connect_error == 0) {
-      connected_ = true;
-      if (source_left_ > 0 || script_.ends_first) move_later();
-    }
-    observer_.on_connected(script_.connect_error);  // may destroy this
+    if (script_.connect_error == 0) begin();
+    observer_->on_connected(script_.connect_error);  // may destroy this
   }
 
   void move_later() {
@@ -156,14 +164,14 @@ class SimService final : public csd::Service {
       waking_reader_ = true;
       after(0us, [this] {
         waking_reader_ = awaiting_readable_ = false;
-        observer_.on_readable();
+        observer_->on_readable();
       });
     }
     if (awaiting_writable_ && !waking_writer_ && (unread_ < script_.in_capacity || record_.reset)) {
       waking_writer_ = true;
       after(0us, [this] {
         waking_writer_ = awaiting_writable_ = false;
-        observer_.on_writable();
+        observer_->on_writable();
       });
     }
   }
@@ -172,7 +180,7 @@ class SimService final : public csd::Service {
   const uint16_t port_;
   const Script& script_;
   Record& record_;
-  Observer& observer_;
+  Observer* observer_;
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
   bool connected_ = false, ended_ = false, reset_told_ = false, moving_ = false;
   bool awaiting_readable_ = false, awaiting_writable_ = false, waking_reader_ = false, waking_writer_ = false;
@@ -190,16 +198,59 @@ std::unique_ptr<csd::Service> SimServices::connect(const relay_v2::Target& targe
     Script refusal;
     refusal.connect_error = ECONNREFUSED;
     Place& nowhere = places_.insert_or_assign(0, Place{refusal, {}}).first->second;
-    return std::make_unique<SimService>(*this, 0, nowhere, observer);
+    return std::make_unique<SimService>(*this, 0, nowhere, &observer);
   }
   if (found->second.record.connects > 0) story_.violation("service %u is connected to twice", target.port);
-  return std::make_unique<SimService>(*this, target.port, found->second, observer);
+  return std::make_unique<SimService>(*this, target.port, found->second, &observer);
 }
 
-std::unique_ptr<csd::Listener> SimServices::listen(const relay_v2::Target&, int, csd::Listener::Observer&,
-                                                   int& error) {
-  error = EOPNOTSUPP;
-  return nullptr;
+// One address, as nothing here needs two.
+class SimListener final : public csd::Listener {
+ public:
+  SimListener(SimServices& services, Observer& observer) : services_(services), observer_(observer) {
+    services_.listener_ = this;
+    services_.story_.tell("the drive listens");
+  }
+  ~SimListener() override {
+    services_.listener_ = nullptr;
+    services_.story_.tell("the drive listens no more");
+  }
+  void pause() override { paused_ = true; }
+  void resume() override { paused_ = false; }
+  sockaddr_storage address() const override {
+    sockaddr_storage address{};
+    auto& v4 = reinterpret_cast<sockaddr_in&>(address);
+    v4.sin_family = AF_INET;
+    v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    v4.sin_port = htons(listening_port);
+    return address;
+  }
+
+  bool paused() const { return paused_; }
+  void give(std::unique_ptr<csd::Service> service) { observer_.on_accepted(std::move(service)); }
+
+ private:
+  SimServices& services_;
+  Observer& observer_;
+  bool paused_ = false;
+};
+
+void SimServices::observe(csd::Service& service, csd::Service::Observer& observer) {
+  static_cast<SimService&>(service).set_observer(observer);
+}
+
+std::unique_ptr<csd::Listener> SimServices::listen(const relay_v2::Target& target, int,
+                                                   csd::Listener::Observer& observer, int& error) {
+  if (target.port != listening_port || target.node != "127.0.0.1")
+    story_.violation("the drive listens at port %u, which nobody asked for", target.port);
+  error = listener_ != nullptr ? EADDRINUSE : 0;  // by a session whose lease is not over yet
+  return listener_ == nullptr ? std::make_unique<SimListener>(*this, observer) : nullptr;
+}
+
+bool SimServices::come_in(uint16_t port) {
+  if (listener_ == nullptr || listener_->paused()) return false;
+  listener_->give(std::make_unique<SimService>(*this, port, places_.at(port), nullptr));
+  return true;
 }
 
 }  // namespace nvsock::sim

@@ -14,6 +14,9 @@
 
 namespace nvsock::sim {
 
+// Where the drive listens.
+inline constexpr uint16_t listening_port = 999;
+
 struct Script {
   bool answers = true;    // otherwise a connection is neither made nor refused
   int connect_error = 0;  // errno; 0: accepts
@@ -55,11 +58,18 @@ class SimServices final : public csd::ServiceFactory {
 
   std::unique_ptr<csd::Service> connect(const relay_v2::Target& target,
                                         csd::Service::Observer& observer) override;
-  void observe(csd::Service&, csd::Service::Observer&) override {}
-  std::unique_ptr<csd::Listener> listen(const relay_v2::Target&, int, csd::Listener::Observer&,
-                                        int& error) override;
+  void observe(csd::Service& service, csd::Service::Observer& observer) override;
+  std::unique_ptr<csd::Listener> listen(const relay_v2::Target& target, int backlog,
+                                        csd::Listener::Observer& observer, int& error) override;
+
+  // The program at `port` connects to where the drive listens. False: it is refused, or has to wait.
+  bool come_in(uint16_t port);
+  // It will do so anew.
+  void forget(uint16_t port) { places_.at(port).record = {}; }
+  bool listens() const { return listener_ != nullptr; }
 
  private:
+  friend class SimListener;
   friend class SimService;
   struct Place {
     Script script;
@@ -70,6 +80,7 @@ class SimServices final : public csd::ServiceFactory {
   Random random_;
   Story& story_;
   std::map<uint16_t, Place> places_;
+  class SimListener* listener_ = nullptr;
   unsigned alive_ = 0;
 };
 

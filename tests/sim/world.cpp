@@ -24,7 +24,7 @@ Clock::Duration up_to(Random& random, Clock::Duration most) {
   return Clock::Duration(random.below(static_cast<uint64_t>(most.count()) + 1));
 }
 
-class World {
+class World final : private ListenerObserver {
  public:
   World(uint64_t seed, bool told)
       : random_(seed),
@@ -40,6 +40,7 @@ class World {
     port_.when_live = [this] { settle_later(); };
     start_host();
     add_clients();
+    if (drive_options_.max_streams >= 64 && random_.chance(500)) add_programs();
     add_hard_faults();
   }
 
@@ -89,6 +90,7 @@ class World {
   // Nothing may be left: on the host, on the way, in the drive.
   void end(bool finished) {
     const auto now = [this] { return clock_.now().time_since_epoch(); };
+    listener_.reset();
     // Sometimes at once: it must not overtake what carries the last bytes.
     if (random_.chance(500)) run_until(now() + 5s, [] { return false; });
     if (finished) {
@@ -99,6 +101,9 @@ class World {
     }
     // Sessions that a lost attach made end with their lease, closed streams with their lingering.
     const auto empty = [this] { return drive_->table().sessions() == 0 && services_.alive() == 0; };
+    const auto empty = [this] {
+      return drive_->sessions() == 0 && services_.alive() == 0 && !services_.listens();
+    };
     if (finished && !run_until(now() + drive_options_.lease + drive_options_.linger + 15s, empty)) {
       story_.violation("%zu sessions and %u services are left in the drive", drive_->table().sessions(),
                        services_.alive());
@@ -180,6 +185,42 @@ class World {
       const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
       clock_.after(start, [client = clients_.back().get()] { client->start(); });
     }
+  }
+
+  // Programs inside the drive that connect to the host. Their listener takes one of the drive's streams.
+  void add_programs() {
+    const uint32_t backlogs[] = {1, 2, 16, 128};
+    auto opened =
+        dialect_->listen({.host = "127.0.0.1", .port = listening_port}, random_.one_of(backlogs), this);
+    if (!opened) return story_.violation("listen() says: %s", opened.error().text.c_str());
+    listener_ = std::move(*opened);
+    const uint64_t most = std::min(host_window_, drive_options_.window) <= 4096 ? 3000 : 300'000;
+    for (uint64_t left = random_.between(1, 8); left > 0; --left) {
+      const auto port = static_cast<uint16_t>(first_port + clients_.size());
+      const Plan plan = choose_plan(most);
+      Script script = choose_script(plan, most);
+      script.answers = true;
+      script.connect_error = 0;
+      script.reset_after = UINT64_MAX;  // so that one that is gone was dropped by the drive
+      services_.add(port, script);
+      clients_.push_back(
+          std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_, services_, buffers_,
+                                   port, plan, [this](Clock::TimePoint made) { return link_failed(made); }));
+      ++streams_;
+      clock_.after(up_to(random_, 8s),
+                   [this, client = clients_.back().get()] { client->await_program(services_, !calm_); });
+    }
+  }
+
+  void on_listening(Listener&, const sockaddr_storage&) override { story_.tell("host: the drive listens"); }
+  void on_listen_failed(Listener&, const Error& error) override {
+    story_.tell("host: %s", error.text.c_str());
+    if (calm_) story_.violation("%s", error.text.c_str());
+  }
+  void on_accepted(Listener&, StreamHandle& stream) override {
+    const size_t index = stream->peer().port - first_port;
+    if (index >= clients_.size()) return story_.violation("an accepted stream is of nobody's");
+    if (clients_[index]->awaits()) clients_[index]->accept(stream);
   }
 
   Plan choose_plan(uint64_t most) {
@@ -305,6 +346,7 @@ class World {
   BufferPool buffers_;
   std::unique_ptr<DialectV2> dialect_;
   std::vector<std::unique_ptr<Client>> clients_;
+  ListenerHandle listener_;
   uint32_t host_window_ = 0;
   uint64_t events_ = 0;
   uint64_t bytes_ = 0;
