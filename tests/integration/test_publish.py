@@ -147,6 +147,23 @@ class Services(Published):
         eventually(lambda: server.peer().received == sent, 20)
         self.assertEqual(server.peer().digest, sent_digest.hexdigest())
 
+    def test_a_program_that_stops_reading_stalls_the_service_and_loses_nothing(self):
+        size = 24 * MIB  # more than the sockets on the way hold
+        self.publish(self.server(Server.source(size)))
+        client = self.connect()
+        seen = []
+
+        def stalled():
+            seen.append(int(self.row()["TO-DRIVE"]))
+            return len(seen) > 10 and len(set(seen[-10:])) == 1
+
+        eventually(stalled, 20)
+        self.assertLess(seen[-1], size)
+        digest = hashlib.sha256()
+        while data := client.recv(MIB):
+            digest.update(data)
+        self.assertEqual(digest.hexdigest(), pattern_digest(size))
+
     def test_without_the_service_connections_inside_are_reset(self):
         command(self.drive, f"publish 8080 127.0.0.1:{closed_port()}\n")
         client = self.connect()
