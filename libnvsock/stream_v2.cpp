@@ -32,6 +32,7 @@ StreamV2::StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpo
       dialect_(dialect),
       number_(number),
       phase_(Phase::open),
+      window_(dialect.options_.window),
       send_credit_(credit) {  // the drive's credit is owed to it at once, which is the answer it waits for
   state_ = State::established;
   addresses_ = std::make_unique<Addresses>(addresses);
@@ -78,7 +79,7 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
   if (owes_credit()) {
     if (!batch.fits(0)) return Emitted::none;
     // A reader that takes everything is worth more read-ahead: the service sends in longer runs.
-    if (received_.empty())
+    if (received_.empty() && bytes_received_ > 0)
       window_ = std::max(window_, std::min(2 * window_, dialect_.options_.largest_window));
     const uint32_t credit = unreturned();
     batch.append(FrameType::window, number_, credit, 0);

@@ -23,7 +23,7 @@ class Negotiation(CsdTest):
             with self.subTest(device):
                 drive = self.mount(device)
                 self.assertIn(line, drive.text("status"))
-                if device == "emu:?dialect=v2":
+                if device == "emu:":
                     eventually(lambda: "session: live\n" in drive.text("status"))  # pylint: disable=cell-var-from-loop
                 else:
                     self.assertNotIn("session", drive.text("status"))
