@@ -51,12 +51,6 @@ void Stream::shutdown_read() {
   on_shutdown();
 }
 
-void Stream::abort(int code) {
-  if (broken_) return;
-  on_abort(code);
-  notify();
-}
-
 short Stream::poll_events() const {
   if (state_ == State::connecting) return 0;
   int events = 0;

@@ -78,7 +78,7 @@ class Stream {
 
   // Ends the connection at once with `code` pending here, and as a reset for the service where the dialect
   // can tell it so. What was accepted and not sent is dropped.
-  void abort(int code);
+  virtual void abort(int code) = 0;  // the observer is told, and may let go of the stream
 
   // From now on this observer is told; null: nobody.
   void observe(StreamObserver* observer) { observer_ = observer; }
@@ -107,7 +107,6 @@ class Stream {
   virtual void on_shutdown() = 0;  // send_ended_ or receive_ended_ was set by the user
   // The owner lets go: drain what was accepted, within a bound, then end. The dialect deletes the object.
   virtual void release() = 0;
-  virtual void on_abort(int code) = 0;
   virtual BufferRef take_page() = 0;
 
   void fail(int code);  // ends both directions with `code` pending

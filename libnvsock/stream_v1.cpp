@@ -242,6 +242,14 @@ void StreamV1::break_off(int code) {
   close_when_sent();
 }
 
+void StreamV1::abort(int code) {
+  if (broken_) return;
+  DialectV1& dialect = dialect_;
+  dialect.changed(*this);
+  break_off(code);  // may be the end of it
+  dialect.on_batch_end();
+}
+
 void StreamV1::release() {
   observer_ = nullptr;
   released_ = true;

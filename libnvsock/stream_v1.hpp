@@ -16,6 +16,8 @@ class StreamV1 final : public Stream {
  public:
   StreamV1(DialectV1& dialect, uint64_t id, const Endpoint& peer, StreamObserver* observer);
 
+  void abort(int code) override;
+
  private:
   friend class DialectV1;
 
@@ -37,7 +39,6 @@ class StreamV1 final : public Stream {
   void send_queued() override;
   void on_shutdown() override { close_when_sent(); }
   void release() override;
-  void on_abort(int code) override { break_off(code); }
   BufferRef take_page() override { return dialect_.pages_.take(); }
 
   CommandV1& make_command(CommandV1::Kind kind);

@@ -241,13 +241,15 @@ void StreamV2::release() {
   want_to_send();
 }
 
-void StreamV2::on_abort(int code) {
+void StreamV2::abort(int code) {
+  if (broken_) return;
   timer_.reset();
   fail(code);
   if (phase_ == Phase::unsent) phase_ = Phase::closed;
-  if (phase_ == Phase::closed) return;
-  reset_with_ = static_cast<uint32_t>(code);
-  want_to_send();
+  if (phase_ != Phase::closed) reset_with_ = static_cast<uint32_t>(code);
+  DialectV2& dialect = dialect_;
+  dialect.changed(*this);
+  dialect.on_batch_end();  // sends the RESET; may be the end of it
 }
 
 void StreamV2::connect_expired() {

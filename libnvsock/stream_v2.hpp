@@ -12,6 +12,8 @@ class StreamV2 final : public Stream {
   StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpoint& peer, const Addresses& addresses,
            uint32_t credit);
 
+  void abort(int code) override;
+
  private:
   friend class DialectV2;
 
@@ -26,7 +28,6 @@ class StreamV2 final : public Stream {
   void send_queued() override { want_to_send(); }
   void on_shutdown() override { want_to_send(); }
   void release() override;
-  void on_abort(int code) override;
   BufferRef take_page() override { return dialect_.pages_.take(); }
 
   void want_to_send();
