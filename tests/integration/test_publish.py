@@ -33,7 +33,7 @@ class Published(CsdTest):
 
     def setUp(self):
         self.inside = self.netns()
-        self.drive = self.mount(f"emu:?dialect=v2&netns={self.inside.name}")
+        self.drive = self.mount(f"emu:?netns={self.inside.name}")
 
     def publish(self, server, port=8080):
         command(self.drive, f"publish {port} 127.0.0.1:{server.port}\n")
@@ -238,7 +238,7 @@ class Services(Published):
             with self.raises_errno(errno.ECONNREFUSED):
                 self.connect()
             self.assertTrue(server.peer().ended.wait(5))
-            self.drive = self.mount(f"emu:?dialect=v2&netns={self.inside.name}")
+            self.drive = self.mount(f"emu:?netns={self.inside.name}")
 
     def test_an_idle_connection_costs_no_time(self):
         self.publish(self.server(Server.echo))
@@ -304,7 +304,7 @@ class Commands(Published):
         self.assertIsNone(self.row(8080))
 
     def test_only_the_user_who_mounts_may(self):
-        drive = self.mount("emu:?dialect=v2", options=["-o", "allow_other"])
+        drive = self.mount("emu:", options=["-o", "allow_other"])
         self.assertEqual(os.stat(f"{drive.path}/ctl").st_mode & 0o777, 0o600)
         other = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]
         self.output(self.process([*other, f"cat {drive.path}/connections"]))
@@ -359,7 +359,7 @@ class AtStart(CsdTest):
     def test_the_option_publishes_from_the_start_and_may_be_repeated(self):
         inside = self.netns()
         server = self.server(Server.echo)
-        drive = self.mount(f"emu:?dialect=v2&netns={inside.name}",
+        drive = self.mount(f"emu:?netns={inside.name}",
                            options=["-o", f"publish=81=127.0.0.1:{server.port},publish=[::1]:82=127.0.0.1:{server.port}"])
         for address in (("127.0.0.1", 81), ("::1", 82)):
             client = inside.run(socket.create_connection, address, 10)
@@ -371,7 +371,7 @@ class AtStart(CsdTest):
     def test_a_port_in_use_is_asked_for_until_it_is_free(self):
         inside = self.netns()
         other = self.server(Server.echo, netns=inside)
-        drive = self.mount(f"emu:?dialect=v2&netns={inside.name}",
+        drive = self.mount(f"emu:?netns={inside.name}",
                            options=["-o", f"publish={other.port}=127.0.0.1:80"])
         eventually(lambda: "Address already in use" in drive.text("published"))
         other.close()
@@ -380,8 +380,8 @@ class AtStart(CsdTest):
     def test_a_bad_option_or_drive_is_refused(self):
         directory = tempfile.mkdtemp(prefix="csdt-")
         self.addCleanup(os.rmdir, directory)
-        for device, option, sentence in (("emu:?dialect=v2", "publish=80", "publish=80: "),
-                                         ("emu:?dialect=v2", "publish=80=host:80", '"host" is a name'),
+        for device, option, sentence in (("emu:", "publish=80", "publish=80: "),
+                                         ("emu:", "publish=80=host:80", '"host" is a name'),
                                          ("emu:?dialect=v1", "publish=80=127.0.0.1:80", "it does not offer that (v1)")):
             run = subprocess.run([CSDFS, "-f", "-o", option, device, directory], capture_output=True, text=True,
                                  timeout=20, check=False)

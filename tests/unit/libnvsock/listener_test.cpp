@@ -53,7 +53,7 @@ class FailingPort final : public CommandPort {
 
  private:
   void start() {
-    auto opened = open_emulated_port(loop_, {.netns = {}, .second_generation = true});
+    auto opened = open_emulated_port(loop_, {});
     ASSERT_TRUE(opened);
     drive_ = std::move(*opened);
   }
