@@ -89,6 +89,8 @@ class Session final : private StreamOwner, private Acceptor {
   void build_data(relay_v2::BatchWriter& batch);
   void arm(Clock::TimePoint deadline);
   void expire();
+  void watch_flows();
+  void expire_flows();
 
   void list_control(Channel& channel) override;
   void list_ready(SessionStream& stream) override;
@@ -115,6 +117,9 @@ class Session final : private StreamOwner, private Acceptor {
   std::vector<Waiting> waiting_;  // the same: next_ <= sequence < oldest_ + rx window
   std::unique_ptr<Clock::Timer> timer_;
   Clock::TimePoint armed_for_ = Clock::TimePoint::max();
+
+  std::unique_ptr<Clock::Timer> flow_timer_;  // runs while there are flows of datagrams
+  bool flows_watched_ = false;
 
   List<Channel> control_;
   List<SessionStream> ready_;
