@@ -13,6 +13,12 @@ constexpr size_t quantum = 64 * 1024;
 
 constexpr size_t kept_pages = 1024;  // 4 MiB
 
+size_t largest_datagram(const relay_v2::Capabilities& drive) {
+  if ((drive.features & relay_v2::feature::datagrams) == 0) return 0;
+  return std::min<size_t>(relay_v2::max_datagram,
+                          drive.max_batch - relay_v2::batch_header_size - relay_v2::frame_header_size);
+}
+
 }  // namespace
 
 DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
@@ -21,6 +27,7 @@ DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabiliti
       port_(port),
       options_(std::move(options)),
       max_streams_(capabilities.max_streams),
+      largest_datagram_(nvsock::largest_datagram(capabilities)),
       pages_(page_size, kept_pages),
       session_(std::make_unique<SessionV2>(clock, port, capabilities, options_.session,
                                            static_cast<SessionV2::Owner&>(*this))) {
@@ -35,6 +42,9 @@ DialectV2::~DialectV2() {
 }
 
 Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
+  if (endpoint.type == SocketType::datagram && largest_datagram_ == 0) {
+    return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
+  }
   if (streams_.size() >= max_streams_) {
     return Error{ENFILE, "cannot connect to " + endpoint.text() + ": all " + std::to_string(max_streams_) +
                              " streams of the drive are in use"};
@@ -78,7 +88,8 @@ void DialectV2::on_sent(const SessionV2::Sent& sent) {
   counters_.bytes_sent += sent.bytes;
   StreamV2* stream = find(sent.stream);
   if (stream == nullptr) return;
-  stream->unsent_ -= std::min<size_t>(stream->unsent_, sent.bytes);  // none is left when the stream broke
+  stream->unsent_ -=
+      std::min<size_t>(stream->unsent_, sent.bytes + sent.overhead);  // none is left when the stream broke
   stream->bytes_sent_ += sent.bytes;
   changed(*stream);
 }
@@ -99,7 +110,14 @@ void DialectV2::on_session_lost(int error) {
   for (auto& [number, stream] : streams_) {
     if (stays(stream.get())) continue;
     stream->ready_ = false;
-    stream->break_off(error);
+    if (error == ECONNRESET && stream->is_datagram() && !stream->released_ &&
+        stream->state() == Stream::State::established) {
+      stream->drop_queued();
+      stream->fall_asleep();
+      changed(*stream);
+    } else {
+      stream->break_off(error);
+    }
   }
   on_batch_end();
 }
@@ -136,6 +154,16 @@ void DialectV2::make_ready(StreamV2& stream) {
 void DialectV2::changed(StreamV2& stream) {
   if (std::exchange(stream.changed_, true)) return;
   changed_.push_back(stream.number_);
+}
+
+// For another flow: a number is never used again.
+void DialectV2::renumber(StreamV2& stream) {
+  auto node = streams_.extract(stream.number_);
+  stream.number_ = std::exchange(next_number_, next_number_ + 2);
+  node.key() = stream.number_;
+  streams_.insert(std::move(node));
+  stream.ready_ = false;  // the lists hold the number it had
+  if (std::exchange(stream.changed_, false)) changed(stream);
 }
 
 void DialectV2::destroy(StreamV2& stream) {

@@ -57,6 +57,8 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   StreamV2* find(uint64_t number) const;
   void make_ready(StreamV2& stream);
   void changed(StreamV2& stream);
+  void renumber(StreamV2& stream);
+  size_t largest_datagram() const { return largest_datagram_; }
   void destroy(StreamV2& stream);
   void log(LogLevel level, const std::string& text) const {
     if (options_.log) options_.log(level, text);
@@ -66,6 +68,7 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   CommandPort& port_;
   const DialectV2Options options_;
   const uint32_t max_streams_;
+  const size_t largest_datagram_;  // that fits into a batch; 0: the drive carries none
   BufferPool pages_;
   std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;
   uint32_t next_number_ = 1;       // odd, never used again in a session
