@@ -57,11 +57,11 @@ std::string connections_text(const Filesystem& filesystem, const nvsock::Device&
                                  "PID", "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
   for (const auto& [id, stream] : streams) {
     const auto opener = openers.find(id);
-    text +=
-        fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
-                    opener == openers.end() ? "closing" : state_name(*stream),
-                    opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
-                    stream->bytes_received(), stream->unsent(), stream->readable(), stream->peer().text());
+    text += fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
+                        opener == openers.end() ? "closing" : state_name(*stream),
+                        opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
+                        stream->bytes_received(), stream->unsent(), stream->readable(),
+                        stream->is_datagram() ? stream->peer().path() : stream->peer().text());
   }
   return text;
 }
