@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 
 import csd
@@ -316,6 +317,167 @@ class Floods(Udp):
             self.assertEqual(data, numbered(number))
             got.append(number)
         self.check(got, dropped_in(self.space))
+
+
+# What a program sees of UDP sockets, as text; run natively inside the namespace and with the shim outside.
+CLIENT = r"""
+import array, errno, fcntl, select, socket, struct, sys, termios
+HOST, ECHO, OTHER, CLOSED = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+FAMILY = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+
+def tell(what, call, *arguments):
+    try:
+        value = call(*arguments)
+        if isinstance(value, bytes) and len(value) > 40:
+            value = (len(value), value[:8], value[-8:])
+    except OSError as error:
+        value = errno.errorcode.get(error.errno, error)
+    print(what, value)
+
+def fresh():
+    sock = socket.socket(FAMILY, socket.SOCK_DGRAM)
+    sock.settimeout(10)
+    return sock
+
+def connected(port=ECHO):
+    sock = fresh()
+    sock.connect((HOST, port))
+    return sock
+
+def arrived(sock, data):
+    sock.send(data)
+    select.select([sock], [], [], 10)
+    return sock
+
+sock = connected()
+tell("kind", sock.getsockopt, socket.SOL_SOCKET, socket.SO_TYPE)
+tell("protocol", sock.getsockopt, socket.SOL_SOCKET, socket.SO_PROTOCOL)
+tell("peer", sock.getpeername)
+tell("local host", lambda: sock.getsockname()[0])
+for size in (1, 0, 1472, 16368, 16369, 65507):
+    tell("send", sock.send, bytes(range(256)) * 256 if size == 65536 else b"ab" * (size // 2) + b"c" * (size % 2))
+    tell("recv", sock.recv, 70000)
+tell("too large", sock.send, bytes(65528))
+tell("cut", arrived(sock, b"0123456789").recv, 4)
+tell("cut, told", arrived(sock, b"0123456789").recvmsg, 4)
+tell("not cut, told", arrived(sock, b"0123456789").recvmsg, 10)
+tell("cut in pieces", lambda: arrived(sock, b"0123456789").recvmsg_into([bytearray(2), bytearray(3)])[::2])
+tell("length", arrived(sock, b"0123456789").recv_into, bytearray(4), 4, socket.MSG_TRUNC)
+tell("length of a large one", arrived(sock, bytes(30000)).recv_into, bytearray(20000), 20000, socket.MSG_TRUNC)
+tell("peek", arrived(sock, b"0123456789").recv, 4, socket.MSG_PEEK)
+tell("peek, length", sock.recv_into, bytearray(4), 4, socket.MSG_PEEK | socket.MSG_TRUNC)
+tell("waiting", lambda: struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0])
+tell("after", sock.recvfrom, 100)
+tell("nothing", sock.recv, 100, socket.MSG_DONTWAIT)
+tell("large at once", arrived(sock, bytes(40000)).recv, 50000, socket.MSG_DONTWAIT)
+tell("send at once", sock.send, b"now", socket.MSG_DONTWAIT)
+tell("into nothing", arrived(sock, b"after it").recv, 0)
+tell("then", sock.recv, 100)
+tell("in pieces", sock.sendmsg, [b"one ", b"", b"two"])
+tell("from pieces", sock.recvmsg, 100)
+tell("in many pieces", sock.sendmsg, [b"xy"] * 600)
+tell("whole", sock.recv, 4096)
+tell("by write", __import__("os").write, sock.fileno(), b"")
+tell("by read", sock.recv, 100)
+sock.setblocking(True)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 20000))
+tell("timeout", sock.recv, 100)
+tell("timeout of a peek", sock.recv, 100, socket.MSG_PEEK)
+sock.settimeout(10)
+tell("to the peer", sock.sendto, b"again", (HOST, ECHO))
+tell("from the peer", sock.recvfrom, 100)
+tell("connect elsewhere", sock.connect, (HOST, OTHER))
+tell("elsewhere", lambda: arrived(sock, b"other").recvfrom(100))
+sock.shutdown(socket.SHUT_WR)
+tell("shut down", sock.send, b"x")
+
+sock = connected(CLOSED)
+tell("to nobody", sock.send, b"x")
+tell("told", sock.recv, 100)
+tell("goes on", sock.send, b"x")
+select.select([], [], [sock], 0)
+poller = select.poll()
+poller.register(sock, select.POLLIN)
+tell("polled", lambda: poller.poll(10000)[0][1])
+tell("error", sock.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR)
+
+sock = fresh()
+epoll = select.epoll()
+epoll.register(sock, select.EPOLLIN)
+sock.bind((HOST if FAMILY == socket.AF_INET6 else "0.0.0.0", 0))
+for port in (ECHO, ECHO, OTHER, ECHO):
+    tell("sendto", sock.sendto, b"to %d" % (port == ECHO), (HOST, port))
+    tell("ready", lambda: len(epoll.poll(10)))
+    tell("recvfrom", sock.recvfrom, 100)
+sock = fresh()
+sock.setblocking(False)
+tell("connect, not blocking", sock.connect, (HOST, ECHO))
+tell("empty", sock.recv, 1)
+"""
+
+
+class Programs(Udp):
+    maxDiff = None
+
+    def setUp(self):
+        self.space = self.netns()
+        self.drive = self.mount(f"emu:?dialect=v2&netns={self.space.name}")
+
+    def preloaded(self, command, route="udp/*", **options):
+        environment = {**os.environ, "LD_PRELOAD": csd.SHIM, "NVSOCK_MOUNT": self.drive.path, "NVSOCK_ROUTE": route}
+        return self.output(self.process(command, env=environment, **options)).decode()
+
+    def compare(self, host):
+        echo, other = (UdpServer(self, netns=self.space, address=host, echo=True) for _ in range(2))
+        closed = UdpServer(self, netns=self.space, address=host)
+        closed.sock.close()
+        client = [sys.executable, "-c", CLIENT, host, str(echo.port), str(other.port), str(closed.port)]
+        inside = self.output(self.process(["nsenter", f"--net=/run/netns/{self.space.name}", *client])).decode()
+        self.assertEqual(self.preloaded(client).splitlines(), inside.splitlines())
+
+    def test_python_sees_the_same_as_inside(self):
+        self.compare("127.0.0.1")
+
+    def test_python_sees_the_same_as_inside_over_ipv6(self):
+        self.compare("::1")
+
+    def test_dig(self):
+        server = self.space.spawn(["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=",
+                                   "--no-resolv", "--no-hosts", "--edns-packet-max=4096", "--user=root", "--bind-interfaces",
+                                   "--listen-address=127.0.0.1,::1", "--address=/drive.test/192.0.2.7",
+                                   "--txt-record=large.test," + ",".join(["t" * 250] * 8)])
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        dig = ["dig", "+short", "+tries=3", "+time=5", "drive.test"]
+
+        def listens():
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", 53)) == 0
+
+        eventually(lambda: self.space.run(listens))
+        for where in ("@127.0.0.1", "@::1"):
+            self.assertEqual(self.preloaded([*dig, where]), "192.0.2.7\n")
+        self.assertEqual(self.preloaded([*dig, "@127.0.0.1", "+tcp"], route="*"), "192.0.2.7\n")
+        large = self.preloaded(["dig", "+short", "@127.0.0.1", "+bufsize=4096", "+notcp", "+ignore", "large.test", "TXT"])
+        self.assertEqual(large.count("t" * 250), 8)
+
+    def test_without_a_rule_datagrams_stay_on_the_network(self):
+        inside = UdpServer(self, netns=self.space)
+        outside = UdpServer(self)
+        send = ("import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+                "s.sendto(sys.argv[2].encode(), ('127.0.0.1', int(sys.argv[1])))")
+        for route, server in (("*", outside), ("*,!udp/*", outside), ("udp/127.0.0.0/8", inside)):
+            self.preloaded([sys.executable, "-c", send, str(server.port), route], route=route)
+            self.assertEqual(server.receive().decode(), route)
+
+    def test_a_drive_without_udp_is_unreachable(self):
+        self.drive = self.mount("emu:?dialect=v1")
+        told = self.preloaded([sys.executable, "-c", "import errno, socket\n"
+                               "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                               "for call in (lambda: s.connect(('127.0.0.1', 9)), lambda: s.sendto(b'x', ('127.0.0.1', 9))):\n"
+                               "  try: call()\n"
+                               "  except OSError as error: print(errno.errorcode[error.errno])"])
+        self.assertEqual(told, "ENETUNREACH\nENETUNREACH\n")
 
 
 if __name__ == "__main__":
