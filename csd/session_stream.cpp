@@ -371,7 +371,7 @@ SessionStream::Read SessionStream::read_bytes(BatchWriter& batch, size_t quantum
 
 // Section 7: errno 0 tells that the flow was quiet.
 void SessionStream::quiet_round(unsigned most) {
-  if (open_ && service_ && quiet_rounds_++ == most) fail(0);
+  if (open_ && !opened_due_ && service_ && quiet_rounds_++ == most) fail(0);
 }
 
 bool SessionStream::may_send(size_t datagram) {

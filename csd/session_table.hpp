@@ -62,6 +62,7 @@ class SessionTable {
   void controller_reset();
 
   size_t sessions() const { return sessions_.size(); }
+  uint64_t datagrams_dropped() const;  // by the sessions there are
 
  private:
   void capabilities(Command& command);

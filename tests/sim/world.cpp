@@ -6,6 +6,7 @@
 #include "csd/session_table.hpp"
 #include "libnvsock/dialect_v2.hpp"
 #include "tests/sim/client.hpp"
+#include "tests/sim/datagrams.hpp"
 #include "tests/sim/port.hpp"
 
 namespace nvsock::sim {
@@ -19,6 +20,7 @@ constexpr auto faults_end = 20s;
 constexpr auto patience = 400s;
 constexpr uint64_t most_events = 5'000'000;
 constexpr uint16_t first_port = 1000;
+constexpr uint16_t first_flow_port = 2000;
 
 Clock::Duration up_to(Random& random, Clock::Duration most) {
   return Clock::Duration(random.below(static_cast<uint64_t>(most.count()) + 1));
@@ -39,6 +41,7 @@ class World {
     port_.on_lost_completion = [this] { lost_completion(); };
     start_host();
     add_clients();
+    add_flows(Random(random_.next()));
     add_hard_faults();
   }
 
@@ -50,11 +53,14 @@ class World {
     });
     const bool finished = run_until(faults_end + patience, [this] {
       return clock_.now().time_since_epoch() >= faults_end && std::ranges::all_of(clients_, &Client::done) &&
-             dialect_->counters().streams_now == 0;
+             std::ranges::all_of(flows_, &FlowClient::done) && dialect_->counters().streams_now == 0;
     });
     if (!finished) {
       for (const auto& client : clients_) {
         if (!client->done()) story_.violation("%s: did not finish", client->state().c_str());
+      }
+      for (const auto& flow : flows_) {
+        if (!flow->done()) story_.violation("%s: did not finish", flow->state().c_str());
       }
       if (dialect_->counters().streams_now > 0) {
         story_.violation("%u streams are left on the host", dialect_->counters().streams_now);
@@ -86,6 +92,7 @@ class World {
 
   // Nothing may be left: on the host, on the way, in the drive.
   void end(bool finished) {
+    if (finished) account_for_datagrams();
     const auto now = [this] { return clock_.now().time_since_epoch(); };
     // Sometimes at once: it must not overtake what carries the last bytes.
     if (random_.chance(500)) run_until(now() + 5s, [] { return false; });
@@ -114,6 +121,7 @@ class World {
       story_.violation("%u commands were in flight", dialect_->counters().max_in_flight);
     }
     clients_.clear();
+    flows_.clear();
     if (port_.in_flight() > 0) {  // their memory is the drive's; here nobody touches it any more
       port_.interrupt(ENODEV, [this] { drive_->controller_reset(); });
       port_.set_link(SimPort::Link::gone);
@@ -137,6 +145,8 @@ class World {
     options.tx_window = random_.one_of(command_windows);
     options.rx_window = random_.one_of(command_windows);
     options.max_wait = random_.one_of(waits);
+    const std::chrono::milliseconds quiet[] = {2000ms, 10'000ms, 300'000ms, 300'000ms};
+    options.flow_quiet = random_.one_of(quiet);
     return options;
   }
 
@@ -187,6 +197,52 @@ class World {
           [this](Clock::TimePoint opened) { return link_failed(opened); }));
       const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
       clock_.after(start, [client = clients_.back().get()] { client->start(); });
+    }
+  }
+
+  void add_flows(Random random) {
+    const size_t window = std::min<size_t>(host_window_, drive_options_.window);
+    if (random.chance(500) || window < 64) return;  // less than a datagram's cost and its number
+    const size_t sendable = std::min<size_t>(
+        {relay_v2::max_datagram, drive_options_.window - relay_v2::datagram_cost,
+         drive_options_.max_batch - relay_v2::batch_header_size - relay_v2::frame_header_size});
+    // Where streams are few each waits for another's end.
+    for (size_t i = drive_options_.max_streams < 64 ? 1 : random.between(1, 4); i > 0; --i) {
+      const auto port = static_cast<uint16_t>(first_flow_port + i);
+      const unsigned rates[] = {0, 0, 10, 200};
+      const size_t largest = 8 + random.any_size(random.chance(50) ? 70'000 : sendable - 8);
+      FlowPlan plan{
+          .count = static_cast<unsigned>(random.any_size(std::min<size_t>(300, 10 + 150'000 / largest))),
+          .largest = largest,
+          .seed = random.next(),
+          .write_pause = Clock::Duration(random.any_size(10'000'000)),
+          .read_pause = Clock::Duration(random.any_size(20'000'000)),
+          .echo_pause = Clock::Duration(random.any_size(10'000'000)),
+          .silence = up_to(random, random.chance(700) ? Clock::Duration(1s) : Clock::Duration(9s)),
+          .busy = random.one_of(rates),
+          .refused = random.one_of(rates),
+          .room = 1000 + random.any_size(200'000)};
+      services_.add_flow(port, plan);
+      flows_.push_back(std::make_unique<FlowClient>(
+          clock_, Random(random.next()), story_, *dialect_, port, plan, services_.flow(port), sendable,
+          [this](Clock::TimePoint opened) { return link_failed(opened); }));
+      clock_.after(up_to(random, 8s), [flow = flows_.back().get()] { flow->start(); });
+    }
+  }
+
+  // What came back is all that was sent back but what the drive has dropped and counted.
+  void account_for_datagrams() {
+    uint64_t lost = 0;
+    bool known = true;
+    for (const auto& flow : flows_) {
+      uint64_t of_this = 0;
+      known &= flow->account(of_this);
+      lost += of_this;
+    }
+    if (known && lost != drive_->datagrams_dropped()) {
+      story_.violation("%llu datagrams did not come back, and the drive has dropped %llu",
+                       static_cast<unsigned long long>(lost),
+                       static_cast<unsigned long long>(drive_->datagrams_dropped()));
     }
   }
 
@@ -318,6 +374,7 @@ class World {
   std::unique_ptr<csd::SessionTable> drive_;
   std::unique_ptr<DialectV2> dialect_;
   std::vector<std::unique_ptr<Client>> clients_;
+  std::vector<std::unique_ptr<FlowClient>> flows_;
   uint32_t host_window_ = 0;
   uint64_t events_ = 0;
   uint64_t bytes_ = 0;
