@@ -202,11 +202,12 @@ class World {
 
   void add_flows(Random random) {
     const size_t window = std::min<size_t>(host_window_, drive_options_.window);
-    if (random.chance(500) || window < 64) return;  // less than a datagram's cost and its number
+    // A small window has no room for a datagram's cost and its number; a lone stream is for the connections,
+    // which wait for each other long enough.
+    if (random.chance(500) || window < 64 || drive_options_.max_streams == 1) return;
     const size_t sendable = std::min<size_t>(
         {relay_v2::max_datagram, drive_options_.window - relay_v2::datagram_cost,
          drive_options_.max_batch - relay_v2::batch_header_size - relay_v2::frame_header_size});
-    // Where streams are few each waits for another's end.
     for (size_t i = drive_options_.max_streams < 64 ? 1 : random.between(1, 4); i > 0; --i) {
       const auto port = static_cast<uint16_t>(first_flow_port + i);
       const unsigned rates[] = {0, 0, 10, 200};
