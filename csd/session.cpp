@@ -17,6 +17,10 @@ namespace {
 // What a stream may put into a batch while others wait: two of them share the largest batch.
 constexpr size_t quantum = 64 * 1024;
 
+// A flow of datagrams ends in the round after so many in which it carried none: one timer for all of them,
+// and nothing but a store for each datagram.
+constexpr unsigned quiet_rounds = 5;
+
 uint64_t sequence_of(const Command& command) {
   return command.cdw14 | uint64_t{command.cdw15} << 32;
 }
@@ -32,7 +36,8 @@ Session::Session(const Surroundings& surroundings, const relay_v2::SessionId& id
       held_(surroundings.options.tx_window),
       kept_(surroundings.options.rx_window),
       waiting_(surroundings.options.rx_window),
-      timer_(surroundings.clock.make_timer()) {}
+      timer_(surroundings.clock.make_timer()),
+      flow_timer_(surroundings.clock.make_timer()) {}
 
 Session::~Session() = default;
 
@@ -181,6 +186,7 @@ bool Session::open(const Frame& frame) {
                            .credit = frame.value,
                            .datagram = target->type == relay_v2::SocketType::datagram});
   stream->connecting(around_.services.connect(*target, *stream));
+  if (stream->is_datagram()) watch_flows();
   numbers_.emplace(frame.stream, std::move(stream));
   return true;
 }
@@ -360,6 +366,24 @@ void Session::expire() {
   if (!completed) return;
   touch();
   around_.completions.flush();  // may end the session
+}
+
+void Session::watch_flows() {
+  if (std::exchange(flows_watched_, true)) return;
+  flow_timer_->arm(around_.options.flow_quiet / quiet_rounds, [this] { expire_flows(); });
+}
+
+void Session::expire_flows() {
+  flows_watched_ = false;
+  bool any = false;
+  for (auto& [number, channel] : numbers_) {
+    SessionStream* const stream = channel->as_stream();
+    if (stream == nullptr || !stream->is_datagram()) continue;
+    stream->quiet_round(quiet_rounds);
+    any = true;
+  }
+  if (any) watch_flows();
+  if (make_batches()) around_.completions.flush();  // may end the session
 }
 
 // --- for the streams ---

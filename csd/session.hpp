@@ -33,6 +33,7 @@ class Session final : private StreamOwner, private Acceptor {
 
   const relay_v2::SessionId& id() const { return id_; }
   uint32_t handle() const { return handle_; }
+  uint64_t datagrams_dropped() const { return counters_.datagrams_dropped; }
 
   // Section 5.1. False: the batch broke a rule; the command was completed, and the session must be ended.
   [[nodiscard]] bool tx(Command& command);
@@ -89,6 +90,8 @@ class Session final : private StreamOwner, private Acceptor {
   void build_data(relay_v2::BatchWriter& batch);
   void arm(Clock::TimePoint deadline);
   void expire();
+  void watch_flows();
+  void expire_flows();
 
   void list_control(Channel& channel) override;
   void list_ready(SessionStream& stream) override;
@@ -115,6 +118,9 @@ class Session final : private StreamOwner, private Acceptor {
   std::vector<Waiting> waiting_;  // the same: next_ <= sequence < oldest_ + rx window
   std::unique_ptr<Clock::Timer> timer_;
   Clock::TimePoint armed_for_ = Clock::TimePoint::max();
+
+  std::unique_ptr<Clock::Timer> flow_timer_;  // runs while there are flows of datagrams
+  bool flows_watched_ = false;
 
   List<Channel> control_;
   List<SessionStream> ready_;

@@ -155,6 +155,7 @@ bool SessionStream::take_data(std::span<const uint8_t> bytes) {
 bool SessionStream::take_datagram(std::span<const uint8_t> datagram) {
   if (!datagram_ || datagram_credit(datagram.size()) > granted_) return false;
   granted_ -= static_cast<uint32_t>(datagram_credit(datagram.size()));
+  quiet_rounds_ = 0;
   owner_->counters().bytes_to_services += datagram.size();
   if (queue_.empty() && send_datagram(datagram)) return true;
   if (!service_) return true;  // sending ended the flow
@@ -369,6 +370,11 @@ SessionStream::Read SessionStream::read_bytes(BatchWriter& batch, size_t quantum
 
 // --- datagrams ---
 
+// Section 7: errno 0 tells that the flow was quiet.
+void SessionStream::quiet_round(unsigned most) {
+  if (open_ && !opened_due_ && service_ && quiet_rounds_++ == most) fail(0);
+}
+
 bool SessionStream::may_send(size_t datagram) {
   if (datagram_credit(datagram) <= credit_) return true;
   ++owner_->counters().datagrams_dropped;
@@ -376,6 +382,7 @@ bool SessionStream::may_send(size_t datagram) {
 }
 
 void SessionStream::sent_datagram(size_t size) {
+  quiet_rounds_ = 0;
   credit_ -= static_cast<uint32_t>(datagram_credit(size));
   owner_->counters().bytes_from_services += size;
 }

@@ -84,6 +84,10 @@ class SessionStream final : public Channel, public Link<SessionStream>, public S
   // The service shall see a reset. The caller destroys the stream.
   void abort();
 
+  bool is_datagram() const { return datagram_; }
+  // A round of Session::expire_flows(): ends a flow of datagrams that carried none for `most` rounds before.
+  void quiet_round(unsigned most);
+
   Clock::TimePoint linger_until;  // of LingerList
 
  private:
@@ -133,6 +137,7 @@ class SessionStream final : public Channel, public Link<SessionStream>, public S
   int broken_ = 0;  // errno: the service takes nothing any more, but may have bytes to give
 
   const bool datagram_;
+  uint8_t quiet_rounds_ = 0;  // since the last datagram
   bool open_ = false;
   bool done_ = false;
   bool host_ended_ = false;   // FIN came

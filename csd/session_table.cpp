@@ -141,6 +141,12 @@ void SessionTable::erase(Session& session) {
   std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
 }
 
+uint64_t SessionTable::datagrams_dropped() const {
+  uint64_t dropped = 0;
+  for (const auto& session : sessions_) dropped += session->datagrams_dropped();
+  return dropped;
+}
+
 // --- section 5 ---
 
 void SessionTable::tx(Command& command) {

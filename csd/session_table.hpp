@@ -36,7 +36,10 @@ struct SessionTableOptions {
   std::chrono::seconds lease{30};            // at least 1 s
   std::chrono::milliseconds max_wait{relay_v2::max_wait_ms};
   std::chrono::milliseconds linger{30'000};  // how long closed streams may go on delivering
-  std::string vendor = "nvsock csd";         // at most 71 bytes
+  // A flow of datagrams that carried none for so long ends, at the latest after a fifth more. What RFC 4787
+  // (REQ-5) recommends to address translators, whose flows programs expect to live as long.
+  std::chrono::milliseconds flow_quiet{300'000};
+  std::string vendor = "nvsock csd";  // at most 71 bytes
 };
 
 class SessionTable {
@@ -59,6 +62,7 @@ class SessionTable {
   void controller_reset();
 
   size_t sessions() const { return sessions_.size(); }
+  uint64_t datagrams_dropped() const;  // by the sessions there are
 
  private:
   void capabilities(Command& command);

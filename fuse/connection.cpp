@@ -236,9 +236,10 @@ bool Connection::answer_read(fuse_req_t request, size_t size) {
     fuse_reply_buf(request, nullptr, 0);
     return true;
   }
-  if (stream_->readable() > 0) {
+  // UDP tells an error before what came earlier (Linux: __skb_try_recv_from_queue), TCP behind it.
+  if (stream_->can_read() && (!stream_->is_datagram() || stream_->error() == 0)) {
     iovec parts[reply_entries];
-    size_t length = std::min(size, longest_reply);
+    size_t length = std::min({size, longest_reply, stream_->next_read()});
     const int count = stream_->gather(parts, reply_entries, length);
     if (fuse_reply_iov(request, parts, count) == 0) stream_->consume(length);
     return true;
@@ -267,6 +268,7 @@ void Connection::write(fuse_req_t request, nvsock::Slice data, const fuse_file_i
 }
 
 bool Connection::answer_write(Parked& write) {
+  if (stream_->is_datagram()) return answer_datagram(write);
   const bool serving = std::exchange(serving_, true);
   while (write.data.size > 0) {
     const auto taken = static_cast<uint32_t>(stream_->write(write.data));
@@ -288,6 +290,26 @@ bool Connection::answer_write(Parked& write) {
     return false;
   }
   return true;
+}
+
+bool Connection::answer_datagram(Parked& write) {
+  const int error = send_datagram({write.data.data, write.data.size});
+  if (error == EAGAIN) return false;
+  if (error == 0) {
+    fuse_reply_write(write.request, write.size);
+  } else {
+    fuse_reply_err(write.request, error);
+  }
+  return true;
+}
+
+// A pending error takes the place of the datagram, as on a socket (Linux: sock_alloc_send_pskb).
+int Connection::send_datagram(std::span<const uint8_t> datagram) {
+  if (datagram.size() <= Stream::max_datagram && stream_->error() != 0) return stream_->take_error();
+  const bool serving = std::exchange(serving_, true);
+  const int error = stream_->write_datagram(datagram);
+  serving_ = serving;
+  return error;
 }
 
 void Connection::fsync(fuse_req_t request) {
@@ -314,7 +336,7 @@ void Connection::poll(fuse_req_t request, fuse_pollhandle* handle) {
     pollers_ = handle;
   }
   told_events_ = stream_->poll_events();
-  told_received_ = stream_->bytes_received();
+  told_received_ = arrived();
   fuse_reply_poll(request, static_cast<unsigned>(told_events_));
 }
 
@@ -322,10 +344,10 @@ void Connection::poll(fuse_req_t request, fuse_pollhandle* handle) {
 void Connection::notify_pollers() {
   const short events = stream_->poll_events();
   const bool risen = (events & ~told_events_) != 0;
-  const bool arrived = (events & POLLIN) != 0 && stream_->bytes_received() != told_received_;
+  const bool more = (events & POLLIN) != 0 && arrived() != told_received_;
   told_events_ = events;
-  told_received_ = stream_->bytes_received();
-  if (pollers_ != nullptr && (risen || arrived)) fuse_lowlevel_notify_poll(pollers_);
+  told_received_ = arrived();
+  if (pollers_ != nullptr && (risen || more)) fuse_lowlevel_notify_poll(pollers_);
 }
 
 void Connection::on_stream_change(Stream&) {

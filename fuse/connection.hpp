@@ -1,4 +1,5 @@
-// An open connection file: a stream of the drive behind read, write, poll, fsync and ioctl.
+// An open connection file: a stream of the drive behind read, write, poll, fsync and ioctl. A flow of
+// datagrams gives one for each read and takes one with each write.
 //
 // Theory of operation. A request that can be answered is answered where it arrives. One that cannot, and
 // may block, is parked in a list; whenever the stream changes, the lists are served in order. A parked
@@ -84,10 +85,14 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   bool reply_open(fuse_req_t request);
   bool answer_read(fuse_req_t request, size_t size);
   bool answer_write(Parked& write);
+  bool answer_datagram(Parked& write);
   bool answer_fsync(fuse_req_t request);
   void serve_changes();
   void notify_pollers();
+  uint64_t arrived() const { return stream_->bytes_received() + stream_->datagrams_received(); }
 
+  // 0, or the error of sending a datagram as send(2) has it.
+  int send_datagram(std::span<const uint8_t> datagram);
   int send_error() { return stream_->error() != 0 ? stream_->take_error() : EPIPE; }
 
   // False: a signal was there first, and the request is answered.
@@ -115,7 +120,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   bool changed_ = false;
   fuse_pollhandle* pollers_ = nullptr;  // the newest, kept until release
   short told_events_ = 0;
-  uint64_t told_received_ = 0;
+  uint64_t told_received_ = 0;                            // bytes and datagrams
   std::unique_ptr<nvsock::Clock::Timer> deadline_timer_;  // made when a timeout option is first used
 };
 

@@ -2,33 +2,40 @@
 
 #include <cerrno>
 
+#include "libnvsock/mount_abi.h"
+
 namespace csdfs {
 namespace {
 
 using nvsock::Endpoint;
 using nvsock::Error;
 using nvsock::Result;
+using nvsock::SocketType;
 
-// FNV-1a, 64 bits: a stable st_ino for a path.
-ino_t number_of(std::string_view path) {
+// FNV-1a, 64 bits: a stable st_ino for a place, apart from the fixed ones.
+ino_t number_of(const Endpoint& place) {
   uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : path) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  return hash | 0x8000000000000000;  // apart from the fixed ones
+  for (const char c : place.text()) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  hash |= NVSOCK_INO_CONNECTION;
+  return place.type == SocketType::datagram ? hash | NVSOCK_INO_DATAGRAM : hash & ~NVSOCK_INO_DATAGRAM;
 }
 
-Node fixed(Node::Kind kind, ino_t number) {
-  return {kind, {}, number, 0};
+Node fixed(Node::Kind kind, ino_t number, SocketType type = SocketType::stream) {
+  Node node{kind, {}, number, 0};
+  node.endpoint.type = type;
+  return node;
 }
 
 }  // namespace
 
 NodeTable::NodeTable() {
   nodes_.emplace(FUSE_ROOT_ID, fixed(Node::Kind::root, 1));
-  nodes_.emplace(fixed_names[0].id, fixed(Node::Kind::tcp, 2));
+  nodes_.emplace(fixed_names[0].id, fixed(Node::Kind::protocol, 2));
   nodes_.emplace(fixed_names[1].id, fixed(Node::Kind::status, 3));
   nodes_.emplace(fixed_names[2].id, fixed(Node::Kind::connections, 4));
   nodes_.emplace(fixed_names[3].id, fixed(Node::Kind::published, 7));
   nodes_.emplace(fixed_names[4].id, fixed(Node::Kind::control, 8));
+  nodes_.emplace(fixed_names[5].id, fixed(Node::Kind::protocol, 5, SocketType::datagram));
 }
 
 Result<std::pair<fuse_ino_t, const Node*>> NodeTable::look_up(fuse_ino_t parent, std::string_view name) {
@@ -50,19 +57,21 @@ Result<std::pair<fuse_ino_t, const Node*>> NodeTable::look_up(fuse_ino_t parent,
 Result<Node> NodeTable::parse(const Node& parent, std::string_view name) const {
   const auto refused = [](const Error& error) { return Error{ENOENT, error.text}; };
   Node node;
-  if (parent.kind == Node::Kind::tcp) {
+  const SocketType type = parent.endpoint.type;
+  if (parent.kind == Node::Kind::protocol) {
     Result<Endpoint> host = nvsock::parse_host(name);
     if (host) {
       node.kind = Node::Kind::host;
       node.endpoint = std::move(*host);
-      node.number = number_of("tcp/" + node.endpoint.host);
+      node.endpoint.type = type;
+      node.number = number_of(node.endpoint);
       return node;
     }
-    Result<Endpoint> endpoint = nvsock::parse_endpoint(name);
+    Result<Endpoint> endpoint = nvsock::parse_endpoint(name, type);
     if (!endpoint) return refused(name.find(':') == std::string_view::npos ? host.error() : endpoint.error());
     node.endpoint = std::move(*endpoint);
   } else if (parent.kind == Node::Kind::host) {
-    const Result<uint16_t> port = nvsock::parse_port(name);
+    const Result<uint16_t> port = nvsock::parse_port(name, type);
     if (!port) return refused(port.error());
     node.endpoint = parent.endpoint;
     node.endpoint.port = *port;
@@ -70,7 +79,7 @@ Result<Node> NodeTable::parse(const Node& parent, std::string_view name) const {
     return Error{ENOENT, "not a directory"};
   }
   node.kind = Node::Kind::connection;
-  node.number = number_of("tcp/" + node.endpoint.text());
+  node.number = number_of(node.endpoint);
   return node;
 }
 

@@ -18,9 +18,9 @@ namespace csdfs {
 struct Node {
   enum class Kind : uint8_t {
     root,         // MOUNT
-    tcp,          // MOUNT/tcp
-    host,         // MOUNT/tcp/HOST: `endpoint` without a port
-    connection,   // MOUNT/tcp/HOST:PORT and MOUNT/tcp/HOST/PORT: `endpoint`
+    protocol,     // MOUNT/tcp and MOUNT/udp: `endpoint` with nothing but the type
+    host,         // MOUNT/tcp/HOST, the same in udp: `endpoint` without a port
+    connection,   // MOUNT/tcp/HOST:PORT and MOUNT/tcp/HOST/PORT, the same in udp: `endpoint`
     status,       // MOUNT/status
     connections,  // MOUNT/connections
     published,    // MOUNT/published
@@ -40,8 +40,8 @@ struct FixedName {
   fuse_ino_t id;
 };
 // What readdir of the root lists. Opening any of it by accident connects nowhere.
-inline constexpr FixedName fixed_names[] = {
-    {"tcp", 2}, {"status", 3}, {"connections", 4}, {"published", 7}, {"ctl", 8}};
+inline constexpr FixedName fixed_names[] = {{"tcp", 2},       {"status", 3}, {"connections", 4},
+                                            {"published", 7}, {"ctl", 8},    {"udp", 5}};
 
 class NodeTable {
  public:

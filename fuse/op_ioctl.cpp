@@ -83,9 +83,9 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
                                                 : stream_->peer().family();
       return reply(request, nvsock_info{.abi = NVSOCK_ABI_VERSION,
                                         .state = abi_state(*stream_),
-                                        .socket_type = SOCK_STREAM,
+                                        .socket_type = stream_->is_datagram() ? SOCK_DGRAM : SOCK_STREAM,
                                         .domain = family == AF_UNSPEC ? AF_INET : family,
-                                        .protocol = IPPROTO_TCP,
+                                        .protocol = stream_->is_datagram() ? IPPROTO_UDP : IPPROTO_TCP,
                                         .max_message = NVSOCK_MESSAGE_MAX,
                                         .stream = stream_->id()});
     }
@@ -121,7 +121,7 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
       return serve_changes();
     }
     case NVSOCK_IOC_INQ:
-      return reply(request, static_cast<int>(stream_->readable()));
+      return reply(request, static_cast<int>(stream_->next_read()));
     case NVSOCK_IOC_OUTQ:
       return reply(request, static_cast<int>(stream_->unsent()));
     case NVSOCK_IOC_SETOPT: {
@@ -147,15 +147,24 @@ void Connection::answer_receive(fuse_req_t request, const void* in, size_t in_si
     return void(fuse_reply_err(request, EINVAL));
   }
   const size_t room = std::min<size_t>({message.length, out_size - sizeof message, NVSOCK_MESSAGE_MAX});
+  const bool datagram = stream_->is_datagram();
+  const bool peeks = (message.flags & NVSOCK_PEEK) != 0;
+  if (datagram && stream_->error() != 0) return void(fuse_reply_err(request, stream_->take_error()));
+  const size_t next = stream_->next_read();
+  if (datagram && !peeks && std::min<size_t>(next, message.length) > room) {
+    return void(fuse_reply_err(request, EMSGSIZE));
+  }
+  if (datagram) message.length = static_cast<uint32_t>(next);
   uint8_t answer[sizeof message + NVSOCK_MESSAGE_MAX];
   std::memcpy(answer, &message, sizeof message);
-  const size_t size = stream_->peek(answer + sizeof message, room);
-  if (size == 0 && room > 0) {
+  const bool something = stream_->can_read();
+  const size_t size = stream_->peek(answer + sizeof message, std::min(room, next));
+  if (!something && (room > 0 || datagram)) {
     if (stream_->error() != 0) return void(fuse_reply_err(request, stream_->take_error()));
     if (!stream_->receive_ended()) return void(fuse_reply_err(request, EAGAIN));
   }
   fuse_reply_ioctl(request, static_cast<int>(size), answer, sizeof message + size);
-  if ((message.flags & NVSOCK_PEEK) == 0 && size > 0) stream_->consume(size);
+  if (!peeks && (size > 0 || (datagram && something))) stream_->consume(size);
   serve_changes();
 }
 
@@ -163,6 +172,14 @@ void Connection::answer_send(fuse_req_t request, const void* in, size_t in_size)
   nvsock_message message;
   if (!argument(in, in_size, message) || message.flags != 0 || message.length > in_size - sizeof message) {
     return void(fuse_reply_err(request, EINVAL));
+  }
+  if (stream_->is_datagram()) {
+    const int error = !writers_.empty()
+                          ? EAGAIN
+                          : send_datagram({static_cast<const uint8_t*>(in) + sizeof message, message.length});
+    error == 0 ? fuse_reply_ioctl(request, static_cast<int>(message.length), nullptr, 0)
+               : fuse_reply_err(request, error);
+    return serve_changes();
   }
   // Without a buffer to share, write() copies: it takes all there is room for at once.
   const size_t taken = writers_.empty()

@@ -71,7 +71,8 @@ std::string connections_text(const Filesystem& filesystem, const nvsock::Device&
                         ours ? state_name(*stream) : "closing",
                         opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
                         stream->bytes_received(), stream->unsent(), stream->readable(),
-                        stream->peer().text() + (published != nullptr ? " to " + published->text() : ""));
+                        (stream->is_datagram() ? stream->peer().path() : stream->peer().text()) +
+                            (published != nullptr ? " to " + published->text() : ""));
   }
   return text;
 }

@@ -31,9 +31,10 @@ class Device {
   static Result<std::unique_ptr<Device>> open(asio::io_context& loop, const std::string& uri,
                                               const DeviceOptions& options);
 
-  // Starts a connection to a service inside the drive; never blocks. An address the drive's protocol
-  // cannot express fails at once, anything else is told through the stream, whose observer may be called
-  // before this returns. Destroy every handle before the device.
+  // Starts a connection, or by the endpoint's type a flow of datagrams, to a service inside the drive; never
+  // blocks. What the drive's protocol cannot express fails at once (EPROTONOSUPPORT: datagrams), anything
+  // else is told through the stream, whose observer may be called before this returns. Destroy every handle
+  // before the device.
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) {
     return dialect_->connect(endpoint, observer);
   }

@@ -45,6 +45,10 @@ DialectV1::~DialectV1() {
 }
 
 Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver* observer) {
+  if (endpoint.type != SocketType::stream) {
+    return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() +
+                                      ": a drive of the first generation carries TCP only"};
+  }
   Endpoint peer = endpoint;
   if (peer.kind == Endpoint::Kind::name && peer.host == "localhost") {  // RFC 6761 section 6.3
     peer.kind = Endpoint::Kind::ipv4;

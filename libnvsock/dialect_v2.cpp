@@ -39,6 +39,12 @@ Endpoint endpoint_of(const sockaddr_storage& address) {
   return where;
 }
 
+size_t largest_datagram(const relay_v2::Capabilities& drive) {
+  if ((drive.features & relay_v2::feature::datagrams) == 0) return 0;
+  return std::min<size_t>(relay_v2::max_datagram,
+                          drive.max_batch - relay_v2::batch_header_size - relay_v2::frame_header_size);
+}
+
 }  // namespace
 
 relay_v2::Family family_of(const Endpoint& where) {
@@ -60,6 +66,7 @@ DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabiliti
       options_(std::move(options)),
       max_streams_(capabilities.max_streams),
       features_(capabilities.features),
+      largest_datagram_(nvsock::largest_datagram(capabilities)),
       pages_(page_size, kept_pages),
       session_(std::make_unique<SessionV2>(clock, port, capabilities, options_.session,
                                            static_cast<SessionV2::Owner&>(*this))) {
@@ -75,6 +82,9 @@ DialectV2::~DialectV2() {
 }
 
 Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
+  if (endpoint.type == SocketType::datagram && largest_datagram_ == 0) {
+    return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
+  }
   if (streams_.size() + listeners_.size() >= max_streams_) {
     return Error{ENFILE, "cannot connect to " + endpoint.text() + ": all " + std::to_string(max_streams_) +
                              " streams of the drive are in use"};
@@ -121,8 +131,11 @@ bool DialectV2::drained() const {
   return streams_.empty() && listeners_gone && session_->all_sent();
 }
 
+// By the id that people see, which is not the key of a flow that was opened again.
 Stream* DialectV2::find_stream(uint64_t id) const {
-  return find(id);
+  const auto found =
+      std::ranges::find_if(streams_, [id](const auto& held) { return held.second->id() == id; });
+  return found == streams_.end() ? nullptr : found->second.get();
 }
 
 void DialectV2::for_each_stream(const std::function<void(const Stream&)>& visit) const {
@@ -150,7 +163,7 @@ void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>&
     if (emitted == StreamV2::Emitted::none) return;
     ready_.pop_front();
     stream->ready_ = emitted == StreamV2::Emitted::more;
-    if (stream->ready_) ready_.push_back(stream->id());
+    if (stream->ready_) ready_.push_back(stream->key());
   }
 }
 
@@ -158,7 +171,8 @@ void DialectV2::on_sent(const SessionV2::Sent& sent) {
   counters_.bytes_sent += sent.bytes;
   StreamV2* stream = find_number(sent.stream);
   if (stream == nullptr) return;
-  stream->unsent_ -= std::min<size_t>(stream->unsent_, sent.bytes);  // none is left when the stream broke
+  stream->unsent_ -=
+      std::min<size_t>(stream->unsent_, sent.bytes + sent.overhead);  // none is left when the stream broke
   stream->bytes_sent_ += sent.bytes;
   changed(*stream);
 }
@@ -233,7 +247,14 @@ void DialectV2::on_session_lost(int error) {
   for (auto& [number, stream] : streams_) {
     if (stays(stream.get())) continue;
     stream->ready_ = false;
-    stream->break_off(error);
+    if (error == ECONNRESET && stream->is_datagram() && !stream->released_ &&
+        stream->state() == Stream::State::established) {
+      stream->drop_queued();
+      stream->fall_asleep();
+      changed(*stream);
+    } else {
+      stream->break_off(error);
+    }
   }
   drive_counters_.reset();
   counters_due_ = false;
@@ -277,16 +298,26 @@ ListenerV2* DialectV2::find_listener(uint32_t number) const {
 
 void DialectV2::make_ready(StreamV2& stream) {
   if (std::exchange(stream.ready_, true)) return;
-  ready_.push_back(stream.id());
+  ready_.push_back(stream.key());
 }
 
 void DialectV2::changed(StreamV2& stream) {
   if (std::exchange(stream.changed_, true)) return;
-  changed_.push_back(stream.id());
+  changed_.push_back(stream.key());
+}
+
+// For another flow: a number is never used again.
+void DialectV2::renumber(StreamV2& stream) {
+  auto node = streams_.extract(stream.number_);
+  stream.number_ = std::exchange(next_number_, next_number_ + 2);
+  node.key() = stream.number_;
+  streams_.insert(std::move(node));
+  stream.ready_ = false;  // the lists hold the number it had
+  if (std::exchange(stream.changed_, false)) changed(stream);
 }
 
 void DialectV2::destroy(StreamV2& stream) {
-  streams_.erase(stream.id());
+  streams_.erase(stream.key());
   counters_.streams_now = static_cast<unsigned>(streams_.size());
 }
 

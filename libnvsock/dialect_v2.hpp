@@ -86,6 +86,8 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   void tell_counters();
   void make_ready(StreamV2& stream);
   void changed(StreamV2& stream);
+  void renumber(StreamV2& stream);
+  size_t largest_datagram() const { return largest_datagram_; }
   void destroy(StreamV2& stream);
   void destroy(ListenerV2& listener);
   void log(LogLevel level, const std::string& text) const {
@@ -97,8 +99,9 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   const DialectV2Options options_;
   const uint32_t max_streams_;
   const uint32_t features_;
+  const size_t largest_datagram_;  // that fits into a batch; 0: the drive carries none
   BufferPool pages_;
-  std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;  // by id
+  std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;  // by key
   std::vector<std::unique_ptr<ListenerV2>> listeners_;
   uint32_t next_number_ = 1;       // odd, never used again in a session
   uint32_t last_accepted_ = 0;     // even, the drive's last number in this session

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -51,27 +52,35 @@ bool is_host_name(std::string_view text) {
          last.substr(0, 2) != "0X";
 }
 
-// services(5) for TCP, read once: a lookup in the mount must not touch files or name services.
-const std::map<std::string, uint16_t, std::less<>>& services() {
-  static const auto table = [] {
-    std::map<std::string, uint16_t, std::less<>> names;
+using ServiceNames = std::map<std::string, uint16_t, std::less<>>;
+
+// services(5), read once: a lookup in the mount must not touch files or name services.
+const ServiceNames& services(SocketType type) {
+  static const auto tables = [] {
+    std::array<ServiceNames, 2> all;  // by SocketType
     setservent(0);
     while (const servent* entry = getservent()) {
-      if (std::strcmp(entry->s_proto, "tcp") != 0) continue;
+      const bool udp = std::strcmp(entry->s_proto, "udp") == 0;
+      if (!udp && std::strcmp(entry->s_proto, "tcp") != 0) continue;
+      ServiceNames& names = all[static_cast<size_t>(udp ? SocketType::datagram : SocketType::stream)];
       const auto port = ntohs(static_cast<uint16_t>(entry->s_port));
       names.emplace(entry->s_name, port);
       for (char** alias = entry->s_aliases; *alias != nullptr; ++alias) names.emplace(*alias, port);
     }
     endservent();
-    return names;
+    return all;
   }();
-  return table;
+  return tables[static_cast<size_t>(type)];
 }
 
 }  // namespace
 
 std::string Endpoint::text() const {
   return (kind == Kind::ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+std::string Endpoint::path() const {
+  return (type == SocketType::datagram ? "udp/" : "tcp/") + text();
 }
 
 int Endpoint::family() const {
@@ -133,7 +142,7 @@ Result<Endpoint> parse_host(std::string_view text) {
   return endpoint;
 }
 
-Result<uint16_t> parse_port(std::string_view text) {
+Result<uint16_t> parse_port(std::string_view text, SocketType type) {
   if (text.empty()) return invalid("the port is empty");
   if (std::all_of(text.begin(), text.end(), is_digit)) {
     unsigned value = 0;
@@ -144,14 +153,14 @@ Result<uint16_t> parse_port(std::string_view text) {
     if (text.front() == '0') return invalid("port " + quoted(text) + " starts with a zero");
     return static_cast<uint16_t>(value);
   }
-  const auto found = services().find(text);
-  if (found == services().end()) {
+  const auto found = services(type).find(text);
+  if (found == services(type).end()) {
     return invalid("port " + quoted(text) + " is neither a number nor a service name");
   }
   return found->second;
 }
 
-Result<Endpoint> parse_endpoint(std::string_view text) {
+Result<Endpoint> parse_endpoint(std::string_view text, SocketType type) {
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos || (text.front() == '[' && text.find(']') == text.size() - 1)) {
     return invalid("no port in " + quoted(text) + " (HOST:PORT)");
@@ -162,9 +171,10 @@ Result<Endpoint> parse_endpoint(std::string_view text) {
   }
   Result<Endpoint> endpoint = parse_host(host);
   if (!endpoint) return endpoint;
-  const Result<uint16_t> port = parse_port(text.substr(colon + 1));
+  const Result<uint16_t> port = parse_port(text.substr(colon + 1), type);
   if (!port) return Error{port.error().code, port.error().text + " in " + quoted(text)};
   endpoint->port = *port;
+  endpoint->type = type;
   return endpoint;
 }
 

@@ -35,6 +35,7 @@ class SessionV2 {
   struct Sent {
     uint32_t stream;
     uint32_t bytes;
+    uint32_t overhead = 0;  // credit of datagrams beyond their bytes
   };
 
   class Owner {

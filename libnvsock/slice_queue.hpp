@@ -101,7 +101,8 @@ class SliceQueue {
   }
 
  private:
-  // Slices (384 bytes); a larger ring is given back, because thousands of idle streams would each keep theirs.
+  // Slices (384 bytes); a larger ring is given back, because thousands of idle streams would each keep
+  // theirs.
   static constexpr size_t kept_when_empty = 16;
 
   // Bytes up to the end of the newest slice, those consumed already included; page_size: nothing may follow.

@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cerrno>
 
 namespace nvsock {
 namespace {
@@ -18,6 +19,10 @@ bool page_aligned(const void* pointer) {
 }  // namespace
 
 void Stream::consume(size_t size) {
+  if (datagrams_) {
+    size = datagrams_->received.front();
+    datagrams_->received.pop_front();
+  }
   received_.consume(size);
   on_room_to_receive();
 }
@@ -39,6 +44,17 @@ size_t Stream::write(const Slice& slice) {
   return size;
 }
 
+int Stream::write_datagram(std::span<const uint8_t> datagram) {
+  if (datagram.size() > datagrams_->largest) return EMSGSIZE;
+  if (send_ended_) return EPIPE;
+  if (datagram.size() + datagram_cost > room()) return EAGAIN;
+  queued_.append_copy(datagram.data(), datagram.size(), [this] { return take_page(); });
+  datagrams_->queued.push_back(static_cast<uint32_t>(datagram.size()));
+  unsent_ += datagram.size() + datagram_cost;
+  send_queued();
+  return 0;
+}
+
 void Stream::shutdown_write() {
   if (send_ended_) return;
   send_ended_ = true;
@@ -54,16 +70,22 @@ void Stream::shutdown_read() {
 short Stream::poll_events() const {
   if (state_ == State::connecting) return 0;
   int events = 0;
-  if (readable() > 0 || receive_ended_) events |= POLLIN | POLLRDNORM;
+  if (can_read() || receive_ended_) events |= POLLIN | POLLRDNORM;
   if (receive_ended_) events |= POLLRDHUP;
   if (send_ended_ || broken_) {
     events |= POLLOUT | POLLWRNORM;  // a write fails at once
   } else if (room() >= send_limit / 3) {
-    events |= POLLOUT | POLLWRNORM;
+    events |= POLLOUT | POLLWRNORM;  // for datagrams: of any size
   }
   if (error_ != 0) events |= POLLERR;
   if (broken_ || (receive_ended_ && send_ended_)) events |= POLLHUP;
   return static_cast<short>(events);
+}
+
+void Stream::drop_queued() {
+  queued_.clear();
+  if (datagrams_) datagrams_->queued.clear();
+  unsent_ = 0;
 }
 
 void Stream::fail(int code) {
@@ -72,8 +94,7 @@ void Stream::fail(int code) {
   broken_ = true;
   receive_ended_ = true;
   send_ended_ = true;
-  queued_.clear();
-  unsent_ = 0;
+  drop_queued();
 }
 
 }  // namespace nvsock

@@ -14,6 +14,10 @@ using relay_v2::FrameType;
 // eight times what is counted against the window.
 constexpr size_t by_reference_from = 16 * 1024;
 
+static_assert(Stream::datagram_cost == relay_v2::datagram_cost &&
+              Stream::max_datagram == relay_v2::max_datagram);
+constexpr size_t largest_cost = relay_v2::max_datagram + relay_v2::datagram_cost;
+
 }  // namespace
 
 StreamV2::StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, StreamObserver* observer)
@@ -41,6 +45,7 @@ StreamV2::StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpo
 // --- sending ---
 
 void StreamV2::want_to_send() {
+  if (phase_ == Phase::asleep && has_queued()) wake_up();
   if (!has_output()) return;
   dialect_.make_ready(*this);
   // While streams are told of a batch, what comes of it leaves together, when all have been told.
@@ -48,13 +53,26 @@ void StreamV2::want_to_send() {
 }
 
 uint32_t StreamV2::unreturned() const {
-  return window_ - receive_credit_ - static_cast<uint32_t>(received_.bytes());
+  return window_ - receive_credit_ - unread();
+}
+
+uint32_t StreamV2::unread() const {
+  const size_t datagrams = datagrams_ ? datagrams_->received.size() : 0;
+  return static_cast<uint32_t>(received_.bytes() + datagrams * datagram_cost);
 }
 
 // Credit goes back in large steps: a frame for every half window, none for small exchanges. Also when nobody
 // reads any more, because a service that cannot send may not receive either.
 bool StreamV2::owes_credit() const {
-  return phase_ == Phase::open && !fin_came_ && unreturned() > 0 && unreturned() >= window_ / 2;
+  if (phase_ != Phase::open || fin_came_ || unreturned() == 0) return false;
+  if (unreturned() >= window_ / 2) return true;
+  // With a small window half of it may not be enough for the largest datagram.
+  return is_datagram() && window_ < 2 * largest_cost && receive_credit_ < largest_cost;
+}
+
+bool StreamV2::may_send() const {
+  return has_queued() &&
+         (datagrams_ ? send_credit_ >= datagrams_->queued.front() + datagram_cost : send_credit_ > 0);
 }
 
 bool StreamV2::has_output() const {
@@ -62,10 +80,12 @@ bool StreamV2::has_output() const {
     case Phase::unsent:
       return true;
     case Phase::opening:
-      return released_ || reset_with_ != 0;
+      return (released_ && !has_queued()) || reset_with_ != 0;
     case Phase::open:
       if (owes_credit() || reset_with_ != 0) return true;
-      return queued_.empty() ? released_ || (send_ended_ && !fin_sent_) : send_credit_ > 0;
+      if (has_queued()) return may_send();
+      return released_ || (send_ended_ && !fin_sent_ && !is_datagram());
+    case Phase::asleep:
     case Phase::closed:
       break;
   }
@@ -74,7 +94,7 @@ bool StreamV2::has_output() const {
 
 StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent,
                                  size_t quantum) {
-  if (phase_ == Phase::closed) return Emitted::all;
+  if (phase_ == Phase::closed || phase_ == Phase::asleep) return Emitted::all;
   if (phase_ == Phase::unsent) return emit_open(batch);
   if (owes_credit()) {
     if (!batch.fits(0)) return Emitted::none;
@@ -85,8 +105,13 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
     batch.append(FrameType::window, number_, credit, 0);
     receive_credit_ += credit;
   }
-  if (emit_data(batch, sent, quantum)) return batch.room() > 0 ? Emitted::more : Emitted::none;
-  if (!queued_.empty() || !has_output()) return Emitted::all;
+  if (is_datagram()) {
+    if (emit_datagrams(batch, sent, quantum)) return Emitted::none;
+    if (may_send()) return Emitted::more;
+  } else if (emit_data(batch, sent, quantum)) {
+    return batch.room() > 0 ? Emitted::more : Emitted::none;
+  }
+  if (has_queued() || !has_output()) return Emitted::all;
   if (!batch.fits(0)) return Emitted::none;
   if (released_ || reset_with_ != 0) {
     // Behind everything accepted: the drive delivers what it holds and closes.
@@ -102,12 +127,13 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
 }
 
 StreamV2::Emitted StreamV2::emit_open(relay_v2::BatchWriter& batch) {
-  const relay_v2::Target target{.type = relay_v2::SocketType::stream,
-                                .family = family_of(peer_),
-                                .port = peer_.port,
-                                .node = peer_.host};
+  const relay_v2::Target target{
+      .type = is_datagram() ? relay_v2::SocketType::datagram : relay_v2::SocketType::stream,
+      .family = family_of(peer_),
+      .port = peer_.port,
+      .node = peer_.host};
   if (!batch.fits(encoded_size(target))) return Emitted::none;
-  encode(target, batch.append(FrameType::open, number_, window_, encoded_size(target)));
+  encode(target, batch.append(FrameType::open, number_, receive_credit_, encoded_size(target)));
   phase_ = Phase::opening;
   ++dialect_.counters_.opens;
   return Emitted::all;
@@ -131,6 +157,27 @@ bool StreamV2::emit_data(relay_v2::BatchWriter& batch, std::vector<SessionV2::Se
   return !queued_.empty() && send_credit_ > 0;
 }
 
+// Takes whole datagrams. True: the next one needs another batch.
+bool StreamV2::emit_datagrams(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent,
+                              size_t quantum) {
+  SessionV2::Sent taken{.stream = number_, .bytes = 0, .overhead = 0};
+  bool full = false;
+  while (may_send() && taken.bytes + taken.overhead < quantum) {
+    const uint32_t size = datagrams_->queued.front();
+    full = !batch.fits(size);
+    if (full) break;
+    const auto payload = batch.append(FrameType::datagram, number_, 0, size);
+    queued_.copy(payload.data(), size);
+    queued_.consume(size);
+    datagrams_->queued.pop_front();
+    send_credit_ -= static_cast<uint32_t>(size + datagram_cost);
+    taken.bytes += size;
+    taken.overhead += static_cast<uint32_t>(datagram_cost);
+  }
+  if (taken.overhead > 0) sent.push_back(taken);
+  return full;
+}
+
 // --- receiving ---
 
 void StreamV2::on_room_to_receive() {
@@ -139,7 +186,7 @@ void StreamV2::on_room_to_receive() {
 
 bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
   if (phase_ == Phase::closed) return true;
-  if (phase_ == Phase::unsent) return false;
+  if (phase_ == Phase::unsent || phase_ == Phase::asleep) return false;
   if (phase_ == Phase::opening && frame.type != FrameType::opened && frame.type != FrameType::reset)
     return false;
   dialect_.changed(*this);
@@ -149,19 +196,21 @@ bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
       on_opened(frame);
       return true;
     case FrameType::data:
-      return on_data(frame, buffer);
+      return !is_datagram() && on_data(frame, buffer);
+    case FrameType::datagram:
+      return is_datagram() && on_datagram(frame, buffer);
     case FrameType::window:
       if (frame.value > relay_v2::max_window - send_credit_) return false;
       send_credit_ += frame.value;
       if (has_output()) dialect_.make_ready(*this);
       return true;
     case FrameType::fin:
-      if (fin_came_) return false;
+      if (fin_came_ || is_datagram()) return false;
       fin_came_ = receive_ended_ = true;
       if (fin_sent_) phase_ = Phase::closed;
       return true;
     case FrameType::reset:
-      on_reset(frame.value);
+      is_datagram() ? on_flow_reset(frame.value) : on_reset(frame.value);
       return true;
     default:
       return false;
@@ -171,12 +220,14 @@ bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
 void StreamV2::on_opened(const Frame& frame) {
   phase_ = Phase::open;
   send_credit_ = frame.value;
-  if (released_ || state_ != State::connecting) {  // given up meanwhile
-    dialect_.make_ready(*this);
-    return;
-  }
+  if (has_output()) dialect_.make_ready(*this);
+  if (released_ || state_ == State::failed) return;  // given up meanwhile
   timer_.reset();
   state_ = State::established;
+  if (datagrams_) {
+    const size_t sendable = send_credit_ < datagram_cost ? 0 : send_credit_ - datagram_cost;
+    datagrams_->largest = std::min(dialect_.largest_datagram(), sendable);
+  }
   const relay_v2::Opened opened = relay_v2::parse_opened(frame.payload);
   if (opened.local.ss_family != AF_UNSPEC && opened.peer.ss_family != AF_UNSPEC) {
     addresses_ = std::make_unique<Addresses>(Addresses{.local = opened.local, .peer = opened.peer});
@@ -201,6 +252,26 @@ bool StreamV2::on_data(const Frame& frame, const BufferRef& buffer) {
   return true;
 }
 
+bool StreamV2::on_datagram(const Frame& frame, const BufferRef& buffer) {
+  const auto size = static_cast<uint32_t>(frame.payload.size());
+  if (size + datagram_cost > receive_credit_) return false;
+  receive_credit_ -= static_cast<uint32_t>(size + datagram_cost);
+  bytes_received_ += size;
+  dialect_.counters_.bytes_received += size;
+  if (released_ || receive_ended_) {
+    if (has_output()) dialect_.make_ready(*this);
+    return true;
+  }
+  ++datagrams_->arrived;
+  datagrams_->received.push_back(size);
+  if (size >= by_reference_from) {
+    received_.push({buffer, frame.payload.data(), size});
+  } else {
+    received_.append_copy(frame.payload.data(), size, [this] { return take_page(); });
+  }
+  return true;
+}
+
 void StreamV2::on_reset(uint32_t error) {
   const bool opening = phase_ == Phase::opening;
   if (opening) ++dialect_.counters_.open_failures;
@@ -211,13 +282,46 @@ void StreamV2::on_reset(uint32_t error) {
   if (error == 0 && !opening) {
     phase_ = Phase::closed;
     receive_ended_ = send_ended_ = true;
-    queued_.clear();
-    unsent_ = 0;
+    drop_queued();
     return;
   }
   // As Linux has it: a reset behind the peer's end is EPIPE (tcp_reset).
   const bool after_end = error == ECONNRESET && receive_ended_;
   break_off(error == 0 ? ECONNREFUSED : after_end ? EPIPE : static_cast<int>(error));
+}
+
+// --- datagram flows in the drive ---
+
+// Section 7: a port that cannot be reached is told, and the flow goes on; errno 0 is a flow that was quiet.
+// What came before the first OPENED is a failed connection.
+void StreamV2::on_flow_reset(uint32_t error) {
+  if (phase_ == Phase::open && error == ECONNREFUSED) {
+    if (!broken_) error_ = ECONNREFUSED;
+    return;
+  }
+  if (state_ != State::established || released_) return on_reset(error);
+  if (phase_ == Phase::open && error != 0) return on_reset(error);
+  if (phase_ == Phase::opening) {
+    // The flow could not be opened again. The next datagram may have more luck, as one of a socket would.
+    ++dialect_.counters_.open_failures;
+    error_ = error == 0 ? ECONNREFUSED : static_cast<int>(error);
+    drop_queued();
+  }
+  fall_asleep();
+  want_to_send();
+}
+
+void StreamV2::fall_asleep() {
+  phase_ = Phase::asleep;
+  send_credit_ = 0;
+}
+
+// The number is the highest, and the stream joins the line at its end: OPENs leave in the order of numbers.
+void StreamV2::wake_up() {
+  phase_ = Phase::unsent;
+  unsent_ = queued_.bytes() + datagrams_->queued.size() * datagram_cost;
+  receive_credit_ = window_ - unread();
+  dialect_.renumber(*this);
 }
 
 // --- ending ---
@@ -233,8 +337,11 @@ void StreamV2::release() {
   observer_ = nullptr;
   released_ = true;
   received_.clear();
-  if (phase_ == Phase::unsent || phase_ == Phase::closed) return dialect_.destroy(*this);
-  if (!queued_.empty()) {
+  if (datagrams_) datagrams_->received.clear();
+  const bool flow_to_come = phase_ == Phase::unsent && has_queued();
+  if ((phase_ == Phase::unsent && !flow_to_come) || phase_ == Phase::asleep || phase_ == Phase::closed)
+    return dialect_.destroy(*this);
+  if (has_queued()) {
     timer_ = dialect_.clock_.make_timer();
     timer_->arm(dialect_.options_.drain_timeout, [this] { drain_expired(); });
   }
@@ -262,7 +369,7 @@ void StreamV2::connect_expired() {
 void StreamV2::drain_expired() {
   dialect_.log(LogLevel::warning, std::to_string(queued_.bytes()) + " bytes for " + peer_.text() +
                                       " were not taken by the service in time and are dropped");
-  queued_.clear();
+  drop_queued();
   reset_with_ = ECONNABORTED;  // the service shall not take what it has for all there was
   want_to_send();
 }

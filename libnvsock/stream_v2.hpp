@@ -1,4 +1,8 @@
 // One stream of the second generation on the host: states, credit, and what it has to send.
+//
+// A datagram stream outlives its flow in the drive: when the drive forgets the flow, because it was quiet for
+// long or because the drive lost the session, the stream sleeps, and the next datagram opens another flow
+// under a new number. The owner sees nothing of it.
 #pragma once
 
 #include "libnvsock/dialect_v2.hpp"
@@ -21,6 +25,7 @@ class StreamV2 final : public Stream {
     unsent,   // OPEN waits for a batch
     opening,  // OPEN was sent; OPENED or RESET comes
     open,     // both directions, until each has its FIN
+    asleep,   // datagrams: the drive has no flow; the next datagram opens one
     closed,   // RESET was sent or came, or both FIN did; the number means nothing any more
   };
 
@@ -40,20 +45,28 @@ class StreamV2 final : public Stream {
   Emitted emit(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent, size_t quantum);
   Emitted emit_open(relay_v2::BatchWriter& batch);
   bool emit_data(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent, size_t quantum);
+  bool emit_datagrams(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent, size_t quantum);
+  bool may_send() const;  // what is queued, or some of it
   bool has_output() const;
   bool owes_credit() const;
   uint32_t unreturned() const;  // credit to give back to the drive
+  uint32_t unread() const;      // of it, what the owner has not read
 
   bool on_frame(const relay_v2::Frame& frame, const BufferRef& buffer);
   void on_opened(const relay_v2::Frame& frame);
   bool on_data(const relay_v2::Frame& frame, const BufferRef& buffer);
+  bool on_datagram(const relay_v2::Frame& frame, const BufferRef& buffer);
   void on_reset(uint32_t error);
+  void on_flow_reset(uint32_t error);
+  void fall_asleep();
+  void wake_up();
   void break_off(int error);
+  uint64_t key() const { return number_ % 2 == 1 ? number_ : id(); }  // in the dialect's maps and lists
   void connect_expired();
   void drain_expired();
 
   DialectV2& dialect_;
-  const uint32_t number_;                // in frames
+  uint32_t number_;                      // in frames; of datagram streams: of the newest flow
   std::unique_ptr<Clock::Timer> timer_;  // while connecting or draining
   Phase phase_ = Phase::unsent;
   bool released_ = false;

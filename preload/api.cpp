@@ -26,7 +26,7 @@ NVSOCK_HOOK int nvsock_connect(const char* host, const char* service, int flags)
   if (!can_be_named(address) || !can_be_named(service)) return fail(EINVAL);
   const bool bare_v6 = address.front() != '[' && address.find(':') != std::string_view::npos;
   Text<kNameMax> name;
-  name << (bare_v6 ? "[" : "") << address << (bare_v6 ? "]:" : ":") << service;
+  name << "tcp/" << (bare_v6 ? "[" : "") << address << (bare_v6 ? "]:" : ":") << service;
   if (!name.complete()) return fail(EINVAL);
 
   Opened opened = open_connection(name.view(), (flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0);

@@ -11,6 +11,10 @@
 // open while we wait: a signal handler that jumps out leaks nothing.
 //
 // A duplicate of the socket made before connect() stays what it was: this is one difference that remains.
+//
+// UDP sockets go the same way. Their connect() never leaves with EINPROGRESS, which no caller expects, but
+// waits for the drive's answer, and may be repeated: a flow to another address takes the place. An
+// unconnected socket becomes a flow with the first datagram that is sent to a routed address.
 #include "preload/connect.hpp"
 
 #include <netinet/in.h>
@@ -40,14 +44,18 @@ int integer_option(int fd, int level, int name) {
   return real::getsockopt(fd, level, name, &value, &size) == 0 ? value : -1;
 }
 
-// A TCP socket that has neither connected nor begun to, nor listens, of the family that fits the address.
-// All others are the real connect()'s, which knows what to answer.
-bool can_replace(int fd, const sockaddr* to, const Endpoint& endpoint) {
-  if (integer_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM) return false;
+// A UDP socket, or a TCP socket that has neither connected nor begun to, nor listens, of the family that fits
+// the address. All others are the real connect()'s, which knows what to answer.
+bool can_replace(int fd, int type, const sockaddr* to, const Endpoint& endpoint) {
   const int protocol = integer_option(fd, SOL_SOCKET, SO_PROTOCOL);
-  if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) return false;
+  if (type == SOCK_DGRAM) {
+    if (protocol != IPPROTO_UDP || endpoint.port == 0 || !is_unicast(endpoint)) return false;
+  } else if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) {
+    return false;
+  }
   if (integer_option(fd, SOL_SOCKET, SO_DOMAIN) != to->sa_family) return false;
   if (endpoint.mapped && integer_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0) return false;
+  if (type == SOCK_DGRAM) return true;
   tcp_info tcp{};
   socklen_t size = sizeof tcp;
   return real::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &tcp, &size) != 0 || tcp.tcpi_state == TCP_CLOSE;
@@ -68,8 +76,8 @@ int put_in_place(Descriptor file, int fd) {
 }
 
 // A new socket in the place of our file: connect() is about to start afresh.
-int become_socket(int fd, int domain) {
-  Descriptor socket(::syscall(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+int become_socket(int fd, int domain, int type) {
+  Descriptor socket(::syscall(SYS_socket, domain, type | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return -1;
   SavedOptions options;
   options.collect(fd, socket.get());
@@ -84,17 +92,17 @@ int become_socket(int fd, int domain) {
 }
 
 // Done with before the mount file is opened: one descriptor must be free for a connect(), not two.
-SavedOptions options_of(int fd, int domain) {
+SavedOptions options_of(int fd, int domain, int type) {
   SavedOptions options;
-  const Descriptor untouched(::syscall(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const Descriptor untouched(::syscall(SYS_socket, domain, type | SOCK_CLOEXEC, 0));
   if (untouched.valid()) options.collect(fd, untouched.get());
   return options;
 }
 
-int logged(const Endpoint& to, std::string_view where, int result) {
+int logged(int type, const Endpoint& to, std::string_view where, int result) {
   const int error = errno;
   log_line([&](LogText& line) {
-    line << "connect " << to << " -> " << where << ": ";
+    line << "connect " << (type == SOCK_DGRAM ? "udp/" : "") << to << " -> " << where << ": ";
     const char* name = ::strerrorname_np(error);
     line << (result == 0 ? "connected" : name != nullptr ? name : "error");
   });
@@ -105,12 +113,13 @@ int connect_network(int fd, const sockaddr* to, socklen_t size, const Endpoint& 
   const int result = real::connect(fd, to, size);
   if (!logging() || endpoint.family == AF_UNSPEC) return result;
   const Errno saved;
-  const bool stream = integer_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
+  const int type = integer_option(fd, SOL_SOCKET, SO_TYPE);
+  const bool told = type == SOCK_STREAM || (type == SOCK_DGRAM && settings().routes.names_datagrams());
   saved.restore();
-  return stream ? logged(endpoint, "network", result) : result;
+  return told ? logged(type, endpoint, "network", result) : result;
 }
 
-int connect_mount(int fd, const Endpoint& endpoint, const SavedOptions& options, Opened& opened) {
+int connect_mount(int fd, int type, const Endpoint& endpoint, const SavedOptions& options, Opened& opened) {
   const int file = opened.file.get();
   const bool blocking = !is_nonblocking(fd);
   if (endpoint.mapped) {
@@ -124,32 +133,34 @@ int connect_mount(int fd, const Endpoint& endpoint, const SavedOptions& options,
   registrations.find(fd);
   if (put_in_place(std::move(opened.file), fd) != 0) return -1;
   registrations.restore(fd);
-  return blocking ? wait_connected(fd) : fail(EINPROGRESS);
+  return blocking || type == SOCK_DGRAM ? wait_connected(fd) : fail(EINPROGRESS);
 }
 
-Verdict verdict_for(int fd, const sockaddr* to, const Endpoint& endpoint) {
-  if (endpoint.family == AF_UNSPEC) return Verdict::network;
-  const Verdict verdict = settings().routes.decide(endpoint);
-  return verdict != Verdict::network && !can_replace(fd, to, endpoint) ? Verdict::network : verdict;
+Verdict verdict_for(int fd, int type, const sockaddr* to, const Endpoint& endpoint) {
+  if (endpoint.family == AF_UNSPEC || (type != SOCK_STREAM && type != SOCK_DGRAM)) return Verdict::network;
+  const Verdict verdict = settings().routes.decide(endpoint, type);
+  return verdict != Verdict::network && !can_replace(fd, type, to, endpoint) ? Verdict::network : verdict;
 }
 
 int connect_socket(int fd, const sockaddr* to, socklen_t size) {
   const Endpoint endpoint = endpoint_of(to, size);
-  const Verdict verdict = verdict_for(fd, to, endpoint);
+  const int type = integer_option(fd, SOL_SOCKET, SO_TYPE);
+  const Verdict verdict = verdict_for(fd, type, to, endpoint);
   if (verdict == Verdict::network) return connect_network(fd, to, size, endpoint);
   if (verdict == Verdict::refuse) {
     fail(ENETUNREACH);
-    return logged(endpoint, "refused by NVSOCK_ROUTE", -1);
+    return logged(type, endpoint, "refused by NVSOCK_ROUTE", -1);
   }
-  const SavedOptions options = options_of(fd, to->sa_family);
+  const SavedOptions options = options_of(fd, to->sa_family, type);
   Text<INET6_ADDRSTRLEN + 16> name;
-  name << endpoint;
+  name << (type == SOCK_DGRAM ? "udp/" : "tcp/") << endpoint;
   Opened opened = open_connection(name.view(), O_NONBLOCK);
   if (opened.missing && verdict == Verdict::mount_or_network) {
     return connect_network(fd, to, size, endpoint);
   }
-  const int result = opened.file.valid() ? connect_mount(fd, endpoint, options, opened) : fail(opened.error);
-  return logged(endpoint, settings().mount.view(), result);
+  const int result =
+      opened.file.valid() ? connect_mount(fd, type, endpoint, options, opened) : fail(opened.error);
+  return logged(type, endpoint, settings().mount.view(), result);
 }
 
 // connect() on what is already ours: the states of Linux's inet_stream_connect(), with one difference. TCP
@@ -159,7 +170,10 @@ int connect_again(int fd, const sockaddr* to, socklen_t size) {
   nvsock_info info{};
   if (!describe(fd, info)) return fail(ENETUNREACH);
   if (to != nullptr && size >= sizeof(sa_family_t) && to->sa_family == AF_UNSPEC) {
-    return become_socket(fd, info.domain);
+    return become_socket(fd, info.domain, info.socket_type);
+  }
+  if (info.socket_type == SOCK_DGRAM) {
+    return become_socket(fd, info.domain, SOCK_DGRAM) == 0 ? connect_socket(fd, to, size) : -1;
   }
   if (info.state == NVSOCK_CONNECTED) return fail(EISCONN);
   if (info.state == NVSOCK_CONNECTING) return is_nonblocking(fd) ? fail(EALREADY) : wait_connected(fd);
@@ -167,7 +181,13 @@ int connect_again(int fd, const sockaddr* to, socklen_t size) {
   int error = 0;
   ask(fd, NVSOCK_IOC_ERROR, &error);
   if (error != 0) return fail(connect_error(error));
-  return become_socket(fd, info.domain) == 0 ? connect_socket(fd, to, size) : -1;
+  return become_socket(fd, info.domain, SOCK_STREAM) == 0 ? connect_socket(fd, to, size) : -1;
+}
+
+bool goes_to(int fd, const Endpoint& endpoint) {
+  nvsock_address peer{};
+  return ask(fd, NVSOCK_IOC_PEER, &peer) == 0 &&
+         endpoint_of(reinterpret_cast<const sockaddr*>(&peer.address), peer.length) == endpoint;
 }
 
 }  // namespace
@@ -175,8 +195,27 @@ int connect_again(int fd, const sockaddr* to, socklen_t size) {
 bool would_route(int fd, const sockaddr* to, socklen_t size) {
   if (!hooks_active()) return false;
   const Errno saved;
-  const bool routed = verdict_for(fd, to, endpoint_of(to, size)) != Verdict::network;
+  const int type = integer_option(fd, SOL_SOCKET, SO_TYPE);
+  const bool routed = verdict_for(fd, type, to, endpoint_of(to, size)) != Verdict::network;
   saved.restore();
+  return routed;
+}
+
+bool become_flow(int fd, const sockaddr* to, socklen_t size, int& result) {
+  if (to == nullptr || !settings().routes.names_datagrams() || !hooks_active()) return false;
+  const Kind kind = kind_of(fd);
+  if (kind == Kind::stream) return false;
+  const Errno saved;
+  if (kind == Kind::datagram) {
+    result = 0;
+    if (goes_to(fd, endpoint_of(to, size))) return saved.restore(), true;
+    nvsock_info info{};
+    result = describe(fd, info) ? become_socket(fd, info.domain, SOCK_DGRAM) : fail(ENETUNREACH);
+    if (result != 0) return true;
+  }
+  const bool routed = integer_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && would_route(fd, to, size);
+  if (routed) result = saved.kept_on_success(connect_socket(fd, to, size));
+  if (!routed) saved.restore();
   return routed;
 }
 

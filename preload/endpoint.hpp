@@ -19,6 +19,17 @@ struct Endpoint {
   bool mapped = false;            // came as ::ffff:a.b.c.d, is kept as IPv4
 };
 
+// The same place; how it was written does not matter.
+inline bool operator==(const Endpoint& a, const Endpoint& b) {
+  return a.family == b.family && a.port == b.port && memcmp(a.address, b.address, sizeof a.address) == 0;
+}
+
+// One address that datagrams come back from. Multicast and broadcast are answered from others.
+inline bool is_unicast(const Endpoint& to) {
+  if (to.family == AF_INET6) return to.address[0] != 0xff;
+  return to.address[0] < 224 && to.address[0] != 0;
+}
+
 // Sizes are checked as the kernel checks them: an IPv6 address may lack its scope (RFC 2133).
 inline Endpoint endpoint_of(const sockaddr* from, socklen_t size) {
   Endpoint to;
@@ -40,7 +51,7 @@ inline Endpoint endpoint_of(const sockaddr* from, socklen_t size) {
   return to;
 }
 
-// "127.0.0.1:22" or "[::1]:22": the name of the file in MOUNT/tcp, and what the log shows.
+// "127.0.0.1:22" or "[::1]:22": the name of the file in MOUNT/tcp or MOUNT/udp, and what the log shows.
 template <std::size_t N>
 Text<N>& operator<<(Text<N>& text, const Endpoint& to) {
   char address[INET6_ADDRSTRLEN] = "?";

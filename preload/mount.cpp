@@ -46,7 +46,7 @@ int connect_error(int error) {
 
 Opened open_connection(std::string_view name, int flags) {
   Text<PATH_MAX> path;
-  path << settings().mount.view() << "/tcp/" << name;
+  path << settings().mount.view() << "/" << name;
   if (!path.complete()) return {Descriptor(-1), ENETUNREACH, true};
 
   constexpr int kAlways = O_RDWR | O_CLOEXEC | O_NOCTTY;

@@ -1,4 +1,4 @@
-// Opening connections: MOUNT/tcp/HOST:PORT.
+// Opening connections: MOUNT/tcp/HOST:PORT, and MOUNT/udp/HOST:PORT for datagrams.
 #pragma once
 
 #include <string_view>
@@ -14,7 +14,8 @@ struct Opened {
   bool missing = false;  // because there is no mount, or no csdfs behind it
 };
 
-// `name` is "HOST:PORT"; `flags` is O_NONBLOCK or 0. The file is close-on-exec. Blocks as the flags say.
+// `name` is "tcp/HOST:PORT" or "udp/HOST:PORT"; `flags` is O_NONBLOCK or 0. The file is close-on-exec. Blocks
+// as the flags say.
 Opened open_connection(std::string_view name, int flags);
 
 // An error of csdfs or of the kernel's FUSE, as callers of connect() know them.

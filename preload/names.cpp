@@ -1,4 +1,6 @@
 // Who is connected to whom, and the end of it: getpeername(), getsockname(), shutdown().
+#include "preload/names.hpp"
+
 #include <string.h>
 
 #include <algorithm>
@@ -23,11 +25,15 @@ int tell_address(int fd, unsigned long request, sockaddr* to, socklen_t* size) {
 
 }  // namespace
 
+int tell_peer(int fd, sockaddr* to, socklen_t* size) {
+  return tell_address(fd, NVSOCK_IOC_PEER, to, size);
+}
+
 NVSOCK_HOOK int getpeername(int fd, sockaddr* __restrict to, socklen_t* __restrict size) noexcept {
   const Errno saved;
   const int result = real::getpeername(fd, to, size);
   if (result != -1 || !refused_but_ours(fd)) return result;
-  return saved.kept_on_success(tell_address(fd, NVSOCK_IOC_PEER, to, size));
+  return saved.kept_on_success(tell_peer(fd, to, size));
 }
 
 NVSOCK_HOOK int getsockname(int fd, sockaddr* __restrict to, socklen_t* __restrict size) noexcept {

@@ -20,11 +20,12 @@ constinit std::atomic<bool> bypassed = false;
 // instead of failing with ENOTSOCK, and nothing else.
 constinit std::atomic<dev_t> known_device = 0;
 
-// Asked for nothing and told not to synchronise, FUSE answers st_dev and the type from memory.
-bool file_device(int fd, dev_t& device) {
+// Asked for nothing and told not to synchronise, FUSE answers st_dev, st_ino and the type from memory.
+bool file_device(int fd, dev_t& device, Kind& kind) {
   struct statx file;
   if (::syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &file) != 0) return false;
   device = makedev(file.stx_dev_major, file.stx_dev_minor);
+  kind = (file.stx_ino & NVSOCK_INO_DATAGRAM) != 0 ? Kind::datagram : Kind::stream;
   return S_ISREG(file.stx_mode) && file.stx_dev_major == 0;
 }
 
@@ -41,22 +42,24 @@ bool hooks_active() {
 bool describe(int fd, nvsock_info& info) {
   const Errno saved;
   dev_t device = 0;
-  const bool ours = file_device(fd, device) && ask(fd, NVSOCK_IOC_INFO, &info) == 0;
+  Kind kind = Kind::none;
+  const bool ours = file_device(fd, device, kind) && ask(fd, NVSOCK_IOC_INFO, &info) == 0;
   if (ours) known_device.store(device, std::memory_order_relaxed);
   saved.restore();
   return ours && info.abi == NVSOCK_ABI_VERSION;
 }
 
-bool is_ours(int fd) {
-  if (!hooks_active()) return false;
+Kind kind_of(int fd) {
+  if (!hooks_active()) return Kind::none;
   const Errno saved;
   dev_t device = 0;
-  const bool candidate = file_device(fd, device);
+  Kind kind = Kind::none;
+  const bool candidate = file_device(fd, device, kind);
   saved.restore();
-  if (!candidate) return false;
-  if (device == known_device.load(std::memory_order_relaxed)) return true;
+  if (!candidate) return Kind::none;
+  if (device == known_device.load(std::memory_order_relaxed)) return kind;
   nvsock_info info;
-  return describe(fd, info);
+  return describe(fd, info) ? kind : Kind::none;
 }
 
 long ask(int fd, unsigned long request, void* argument) {

@@ -17,9 +17,18 @@ void bypass(bool on);
 // Preloaded, and not bypassed: the hooks may act.
 bool hooks_active();
 
-// True if the hooks may act and `fd` is an open mount file. Keeps errno. Async-signal-safe. Costs a system
-// call that stays in the kernel; the first time on a mount, one question to csdfs.
-bool is_ours(int fd);
+enum class Kind {
+  none,      // not an open mount file, or the hooks may not act
+  stream,    // under MOUNT/tcp
+  datagram,  // under MOUNT/udp
+};
+
+// What kind of mount file `fd` is. Keeps errno. Async-signal-safe. Costs a system call that stays in the
+// kernel; the first time on a mount, one question to csdfs.
+Kind kind_of(int fd);
+inline bool is_ours(int fd) {
+  return kind_of(fd) != Kind::none;
+}
 
 // The same, asked of csdfs itself and told in full. Keeps errno.
 bool describe(int fd, nvsock_info& info);
@@ -27,7 +36,7 @@ bool describe(int fd, nvsock_info& info);
 // One of the mount's ioctls. REQUIRES: is_ours(fd).
 long ask(int fd, unsigned long request, void* argument);
 
-// The question every socket hook ends with.
+// The question every socket hook ends with, after the real function has failed.
 inline bool refused_but_ours(int fd) {
   return errno == ENOTSOCK && is_ours(fd);
 }
@@ -35,6 +44,11 @@ inline bool refused_but_ours(int fd) {
 inline int fail(int error) {
   errno = error;
   return -1;
+}
+
+// The same, and the kind.
+inline Kind refused_kind(int fd) {
+  return errno == ENOTSOCK ? kind_of(fd) : Kind::none;
 }
 
 // errno as the caller had it: hooks give it back when the emulation succeeds.

@@ -8,6 +8,10 @@
 //   MSG_ERRQUEUE  EAGAIN: it is empty
 //
 // The sender's address is what TCP tells of it: length 0. There is never ancillary data.
+//
+// On a flow of datagrams one readv() is one datagram, and the sender is the peer. What a read cannot say,
+// such as how long a datagram was that did not fit, NVSOCK_IOC_RECV does; only what exceeds its 16 KiB is
+// read after all.
 #include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -18,6 +22,7 @@
 
 #include "preload/descriptor.hpp"
 #include "preload/iov.hpp"
+#include "preload/names.hpp"
 #include "preload/ours.hpp"
 #include "preload/real.hpp"
 #include "preload/signals.hpp"
@@ -30,16 +35,20 @@ namespace {
 
 constexpr int kPeekNapMilliseconds = 1;
 constexpr std::size_t kDiscardSize = 4096;
+constexpr std::size_t kLargestDatagram = 65507;
+constexpr std::size_t kMostPieces = 64;  // of a datagram whose end is watched
 
-// NVSOCK_IOC_RECV into `to`, once. The 16 KiB frame lives in this function alone.
-[[gnu::noinline]] ssize_t receive_frame(int fd, IovCursor& to, std::uint32_t message_flags) {
+// NVSOCK_IOC_RECV into `to`, once. The 16 KiB frame lives in this function alone. `whole`: of a datagram.
+[[gnu::noinline]] ssize_t receive_frame(int fd, IovCursor& to, std::uint32_t message_flags,
+                                        std::size_t* whole = nullptr) {
   struct {
     nvsock_message head;
     unsigned char payload[NVSOCK_MESSAGE_MAX];
   } frame;
   const auto size = static_cast<std::uint32_t>(std::min<std::size_t>(to.left(), NVSOCK_MESSAGE_MAX));
-  frame.head = {size, message_flags};
+  frame.head = {static_cast<std::uint32_t>(std::min<std::size_t>(to.left(), UINT32_MAX)), message_flags};
   const long n = ask(fd, NVSOCK_IOC_RECV(size), &frame);
+  if (whole != nullptr) *whole = frame.head.length;
   if (n > 0) to.scatter(frame.payload, static_cast<std::size_t>(n));
   return n;
 }
@@ -122,21 +131,83 @@ ssize_t receive(int fd, const iovec* iov, std::size_t count, int flags) {
   return restarting(fd, SO_RCVTIMEO, [&] { return real::readv(fd, iov, static_cast<int>(count)); });
 }
 
-ssize_t receive_from(int fd, void* data, std::size_t size, int flags, sockaddr* from, socklen_t* from_size) {
+// readv() of one datagram; a byte behind the caller's tells whether it was cut.
+ssize_t read_datagram(int fd, const iovec* iov, std::size_t count, bool& cut) {
+  const std::size_t size = IovCursor(iov, count).left();
+  iovec longer[kMostPieces + 1];
+  char behind;
+  if (size < kLargestDatagram && count <= kMostPieces) {
+    std::copy(iov, iov + count, longer);
+    longer[count++] = {&behind, 1};
+    iov = longer;
+  }
+  const ssize_t n =
+      restarting(fd, SO_RCVTIMEO, [&] { return real::readv(fd, iov, static_cast<int>(count)); });
+  cut = n > static_cast<ssize_t>(size);
+  return cut ? static_cast<ssize_t>(size) : n;
+}
+
+ssize_t receive_datagram(int fd, const iovec* iov, std::size_t count, int flags, bool& cut) {
+  if ((flags & MSG_OOB) != 0) return fail(EOPNOTSUPP);
+  if ((flags & MSG_ERRQUEUE) != 0) return fail(EAGAIN);
+  if (count > IOV_MAX) return fail(EMSGSIZE);
+  const IovCursor to(iov, count);
+  const bool nonblocking = is_nonblocking(fd);
+  const bool wait = !nonblocking && (flags & MSG_DONTWAIT) == 0;
+  if ((flags & (MSG_PEEK | MSG_TRUNC)) == 0 && (wait || nonblocking) && to.left() != 0) {
+    return read_datagram(fd, iov, count, cut);
+  }
+  Deadline deadline;
+  for (bool waited = false;; waited = true) {
+    IovCursor here = to;
+    std::size_t whole = 0;
+    ssize_t n = receive_frame(fd, here, (flags & MSG_PEEK) != 0 ? NVSOCK_PEEK : 0, &whole);
+    if (n < 0 && errno == EMSGSIZE) {
+      int next = 0;
+      ask(fd, NVSOCK_IOC_INQ, &next);
+      n = read_datagram(fd, iov, count, cut);
+      return n >= 0 && cut && (flags & MSG_TRUNC) != 0 ? next : n;
+    }
+    if (n >= 0) {
+      cut = whole > to.left();
+      return (flags & MSG_TRUNC) != 0 ? static_cast<ssize_t>(whole) : n;
+    }
+    if (errno != EAGAIN || !wait) return n;
+    if (!waited) deadline = Deadline::of_option(fd, SO_RCVTIMEO);
+    pollfd event{fd, POLLIN, 0};
+    const int ready = ::poll(&event, 1, deadline.milliseconds_left());
+    if (ready == 0) return fail(EAGAIN);
+    if (ready < 0 && (errno != EINTR || !would_restart(fd, SO_RCVTIMEO))) return -1;
+  }
+}
+
+// Whom the sender is told to be: of a datagram the peer, of bytes nobody.
+void tell_sender(Kind kind, int fd, void* from, socklen_t* size) {
+  if (kind == Kind::datagram && tell_peer(fd, static_cast<sockaddr*>(from), size) == 0) return;
+  *size = 0;
+}
+
+ssize_t receive_from(Kind kind, int fd, void* data, std::size_t size, int flags, sockaddr* from,
+                     socklen_t* from_size) {
   if (from != nullptr && from_size == nullptr) return fail(EFAULT);
   const iovec piece{data, size};
-  const ssize_t n = receive(fd, &piece, 1, flags);
-  if (n >= 0 && from != nullptr) *from_size = 0;
+  bool cut = false;
+  const ssize_t n =
+      kind == Kind::datagram ? receive_datagram(fd, &piece, 1, flags, cut) : receive(fd, &piece, 1, flags);
+  if (n >= 0 && from != nullptr) tell_sender(kind, fd, from, from_size);
   return n;
 }
 
-ssize_t receive_message(int fd, msghdr* message, int flags) {
+ssize_t receive_message(Kind kind, int fd, msghdr* message, int flags) {
   if (message == nullptr) return fail(EFAULT);
-  const ssize_t n = receive(fd, message->msg_iov, message->msg_iovlen, flags);
+  bool cut = false;
+  const ssize_t n = kind == Kind::datagram
+                        ? receive_datagram(fd, message->msg_iov, message->msg_iovlen, flags, cut)
+                        : receive(fd, message->msg_iov, message->msg_iovlen, flags);
   if (n < 0) return n;
-  if (message->msg_name != nullptr) message->msg_namelen = 0;
+  if (message->msg_name != nullptr) tell_sender(kind, fd, message->msg_name, &message->msg_namelen);
   message->msg_controllen = 0;
-  message->msg_flags = 0;
+  message->msg_flags = cut ? MSG_TRUNC : 0;
   return n;
 }
 
@@ -178,34 +249,38 @@ NVSOCK_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
 NVSOCK_HOOK ssize_t recv(int fd, void* data, size_t size, int flags) {
   const Errno saved;
   const ssize_t result = real::recv(fd, data, size, flags);
-  if (result != -1 || !refused_but_ours(fd)) return result;
-  return saved.kept_on_success(receive_from(fd, data, size, flags, nullptr, nullptr));
+  const Kind kind = result == -1 ? refused_kind(fd) : Kind::none;
+  if (kind == Kind::none) return result;
+  return saved.kept_on_success(receive_from(kind, fd, data, size, flags, nullptr, nullptr));
 }
 
 NVSOCK_HOOK ssize_t recvfrom(int fd, void* __restrict data, size_t size, int flags, sockaddr* __restrict from,
                              socklen_t* __restrict from_size) {
   const Errno saved;
   const ssize_t result = real::recvfrom(fd, data, size, flags, from, from_size);
-  if (result != -1 || !refused_but_ours(fd)) return result;
-  return saved.kept_on_success(receive_from(fd, data, size, flags, from, from_size));
+  const Kind kind = result == -1 ? refused_kind(fd) : Kind::none;
+  if (kind == Kind::none) return result;
+  return saved.kept_on_success(receive_from(kind, fd, data, size, flags, from, from_size));
 }
 
 NVSOCK_HOOK ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const Errno saved;
   const ssize_t result = real::recvmsg(fd, message, flags);
-  if (result != -1 || !refused_but_ours(fd)) return result;
-  return saved.kept_on_success(receive_message(fd, message, flags));
+  const Kind kind = result == -1 ? refused_kind(fd) : Kind::none;
+  if (kind == Kind::none) return result;
+  return saved.kept_on_success(receive_message(kind, fd, message, flags));
 }
 
 // The timeout is looked at between messages only, as in the kernel.
 NVSOCK_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
   const Errno saved;
   const int result = real::recvmmsg(fd, messages, count, flags, timeout);
-  if (result != -1 || !refused_but_ours(fd)) return result;
+  const Kind kind = result == -1 ? refused_kind(fd) : Kind::none;
+  if (kind == Kind::none) return result;
   timespec last = monotonic_now();
   unsigned received = 0;
   while (received < count) {
-    const ssize_t n = receive_message(fd, &messages[received].msg_hdr, flags & ~MSG_WAITFORONE);
+    const ssize_t n = receive_message(kind, fd, &messages[received].msg_hdr, flags & ~MSG_WAITFORONE);
     if (n < 0) break;
     messages[received++].msg_len = static_cast<unsigned>(n);
     if ((flags & MSG_WAITFORONE) != 0) flags |= MSG_DONTWAIT;

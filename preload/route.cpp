@@ -19,6 +19,12 @@ class Scanner {
     return true;
   }
 
+  bool take(std::string_view word) {
+    if (rest_.substr(0, word.size()) != word) return false;
+    rest_.remove_prefix(word.size());
+    return true;
+  }
+
   bool number(unsigned max, unsigned& value) {
     const std::string_view digits = span("0123456789");
     if (digits.empty() || digits.size() > kNumberDigits) return false;
@@ -74,6 +80,8 @@ bool scan_ports(Scanner& in, Rule& rule) {
 bool scan_rule(std::string_view text, Rule& rule) {
   Scanner in(text);
   const bool network = in.take('!');
+  rule.type = in.take("udp/") ? SOCK_DGRAM : SOCK_STREAM;
+  if (rule.type == SOCK_STREAM) in.take("tcp/");
   if (!scan_host(in, rule) || !scan_ports(in, rule)) return false;
   const bool optional = in.take('?');
   rule.verdict = network ? Verdict::network : optional ? Verdict::mount_or_network : Verdict::mount;
@@ -96,6 +104,7 @@ std::string_view trim(std::string_view text) {
 
 std::string_view Routes::parse(std::string_view rules) {
   count_ = 0;
+  names_datagrams_ = false;
   while (!rules.empty()) {
     std::size_t end = rules.find(',');
     if (end == std::string_view::npos) end = rules.size();
@@ -105,16 +114,19 @@ std::string_view Routes::parse(std::string_view rules) {
 
     Rule& rule = rules_[count_++];
     rule = Rule{};
-    if (count_ <= kMaxRules && scan_rule(text, rule)) continue;
+    const bool good = count_ <= kMaxRules && scan_rule(text, rule);
+    names_datagrams_ |= !good || rule.type == SOCK_DGRAM;
+    if (good) continue;
     rule = Rule{};
     return text;
   }
   return {};
 }
 
-Verdict Routes::decide(const Endpoint& to) const {
+Verdict Routes::decide(const Endpoint& to, int type) const {
   for (std::size_t i = 0; i < count_; ++i) {
     const Rule& rule = rules_[i];
+    if (rule.type != 0 && rule.type != type) continue;
     if (rule.family != AF_UNSPEC && rule.family != to.family) continue;
     if (to.port < rule.first_port || to.port > rule.last_port) continue;
     if (same_prefix(rule.address, to.address, rule.prefix)) return rule.verdict;

@@ -2,7 +2,8 @@
 //
 //   rules   = rule *("," rule)           first match wins; nothing matches: the real network
 //   rule    = ["!"] pattern ["?"]        "!" the real network; "?" the real network if the mount is
-//   pattern = host [":" port ["-" port]]     missing or dead, instead of an error
+//                                        missing or dead, instead of an error
+//   pattern = ["tcp/" | "udp/"] host [":" port ["-" port]]       without either: TCP
 //   host    = "*" | IPv4 ["/" prefix] | "[" IPv6 "]" ["/" prefix]
 //
 // An IPv4-mapped IPv6 destination matches as IPv4. Blanks around a rule, and empty rules, are ignored.
@@ -28,6 +29,7 @@ enum class Verdict : std::uint8_t {
 
 struct Rule {
   Verdict verdict = Verdict::refuse;
+  std::uint8_t type = 0;   // SOCK_STREAM, SOCK_DGRAM; 0: both
   int family = AF_UNSPEC;  // AF_UNSPEC: both
   unsigned prefix = 0;     // bits of `address` that must be equal
   std::uint8_t address[16] = {};
@@ -43,12 +45,15 @@ class Routes {
   // Not thread-safe: called before the table is in use.
   std::string_view parse(std::string_view rules);
 
-  // Any thread, signal handlers too.
-  Verdict decide(const Endpoint& to) const;
+  // Any thread, signal handlers too. `type` is SOCK_STREAM or SOCK_DGRAM.
+  Verdict decide(const Endpoint& to, int type) const;
+  // Some rule may send datagrams elsewhere than the network.
+  bool names_datagrams() const { return names_datagrams_; }
 
  private:
   Rule rules_[kMaxRules + 1];  // the last for a refusal
   std::size_t count_ = 0;
+  bool names_datagrams_ = false;
 };
 
 }  // namespace nvsock::preload

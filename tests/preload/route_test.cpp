@@ -22,15 +22,43 @@ Endpoint endpoint(const char* address, std::uint16_t port) {
   return endpoint_of(reinterpret_cast<sockaddr*>(&v6), sizeof v6);
 }
 
-Verdict decide(std::string_view rules, const char* address, std::uint16_t port) {
+Verdict decide(std::string_view rules, const char* address, std::uint16_t port, int type = SOCK_STREAM) {
   Routes routes;
   routes.parse(rules);
-  return routes.decide(endpoint(address, port));
+  return routes.decide(endpoint(address, port), type);
 }
 
 std::string first_malformed(std::string_view rules) {
   Routes routes;
   return std::string(routes.parse(rules));
+}
+
+TEST(Route, datagrams_go_where_a_rule_of_their_own_says) {
+  EXPECT_EQ(decide("*", "127.0.0.1", 53, SOCK_DGRAM), Verdict::network);
+  EXPECT_EQ(decide("tcp/*", "127.0.0.1", 53, SOCK_DGRAM), Verdict::network);
+  EXPECT_EQ(decide("tcp/*", "127.0.0.1", 53), Verdict::mount);
+  EXPECT_EQ(decide("udp/*", "127.0.0.1", 53), Verdict::network);
+  EXPECT_EQ(decide("udp/*", "127.0.0.1", 53, SOCK_DGRAM), Verdict::mount);
+  EXPECT_EQ(decide("!udp/*:53,*,udp/*?", "::1", 53, SOCK_DGRAM), Verdict::network);
+  EXPECT_EQ(decide("!udp/*:53,*,udp/*?", "::1", 54, SOCK_DGRAM), Verdict::mount_or_network);
+  EXPECT_EQ(decide("udp/[::1]/128:53", "::1", 53, SOCK_DGRAM), Verdict::mount);
+  EXPECT_EQ(decide("*,sctp/*", "127.0.0.1", 53, SOCK_DGRAM), Verdict::refuse) << "a typo refuses all";
+  for (const char* rules : {"udp/", "udp", "UDP/*", "udp/tcp/*", "udp/!*", "tcp/udp/*"}) {
+    EXPECT_EQ(first_malformed(rules), rules);
+  }
+}
+
+TEST(Route, only_rules_that_name_datagrams_cost_them_anything) {
+  for (const char* rules : {"", "*", "tcp/*,!*:53"}) {
+    Routes routes;
+    routes.parse(rules);
+    EXPECT_FALSE(routes.names_datagrams()) << rules;
+  }
+  for (const char* rules : {"*,udp/*:53", "*,oops"}) {
+    Routes routes;
+    routes.parse(rules);
+    EXPECT_TRUE(routes.names_datagrams()) << rules;
+  }
 }
 
 TEST(Route, star_takes_both_families) {

@@ -354,7 +354,7 @@ class Library(Fixture):
         self.assertEqual(exported, set("""
             nvsock_connect nvsock_bypass connect shutdown getpeername getsockname getsockopt setsockopt ioctl
             write writev send sendto sendmsg sendmmsg read readv recv recvfrom recvmsg recvmmsg
-            __read_chk __recv_chk __recvfrom_chk fstat fstat64 fstatat fstatat64 __fxstat __fxstat64 statx
+            __read_chk __recv_chk __recvfrom_chk fstat fstat64 fstatat fstatat64 __fxstat __fxstat64 statx syscall
             """.split()))
 
     def api(self, program, **environment):

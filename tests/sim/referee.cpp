@@ -1,5 +1,6 @@
 #include "tests/sim/referee.hpp"
 
+#include <cerrno>
 #include <utility>
 
 #include "tests/sim/random.hpp"
@@ -99,6 +100,8 @@ void Referee::host_frame(Session& session, const Frame& frame) {
     if (frame.stream <= session.last_opened) wrong("a number that was used");
     session.last_opened = frame.stream;
     StreamView& opened = session.streams[frame.stream];
+    const auto target = relay_v2::parse_target(frame.payload);
+    opened.datagrams = target && target->type == relay_v2::SocketType::datagram;
     if (frame.type == FrameType::listen) {
       opened.backlog = frame.value;
     } else {
@@ -115,8 +118,13 @@ void Referee::host_frame(Session& session, const Frame& frame) {
   if (stream.backlog > 0 && frame.type != FrameType::reset) return wrong("a listener");
   if (!stream.opened && frame.type != FrameType::reset && !stream.drive_reset) wrong("before OPENED");
   switch (frame.type) {
+    case FrameType::datagram:
+      if (!stream.datagrams) wrong("of a byte stream");
+      stream.host_credit -= static_cast<int64_t>(frame.payload.size() + relay_v2::datagram_cost);
+      if (stream.host_credit < 0) wrong("beyond its credit");
+      break;
     case FrameType::data:
-      if (stream.host_ended) wrong("after its FIN");
+      if (stream.host_ended || stream.datagrams) wrong("after its FIN, or of datagrams");
       stream.host_credit -= static_cast<int64_t>(frame.payload.size());
       if (stream.host_credit < 0) wrong("beyond its credit");
       break;
@@ -125,7 +133,7 @@ void Referee::host_frame(Session& session, const Frame& frame) {
       if (stream.drive_credit > relay_v2::max_window) wrong("beyond the largest window");
       break;
     case FrameType::fin:
-      if (stream.host_ended) wrong("twice");
+      if (stream.host_ended || stream.datagrams) wrong("twice, or of datagrams");
       stream.host_ended = true;
       break;
     case FrameType::reset:
@@ -177,8 +185,13 @@ void Referee::drive_frame(Session& session, const Frame& frame) {
       stream.opened = true;
       stream.host_credit = frame.value;
       break;
+    case FrameType::datagram:
+      if (!stream.datagrams) wrong("of a byte stream");
+      stream.drive_credit -= static_cast<int64_t>(frame.payload.size() + relay_v2::datagram_cost);
+      if (stream.drive_credit < 0) wrong("beyond its credit");
+      break;
     case FrameType::data:
-      if (stream.drive_ended) wrong("after its FIN");
+      if (stream.drive_ended || stream.datagrams) wrong("after its FIN, or of datagrams");
       stream.drive_credit -= static_cast<int64_t>(frame.payload.size());
       if (stream.drive_credit < 0) wrong("beyond its credit");
       break;
@@ -188,10 +201,11 @@ void Referee::drive_frame(Session& session, const Frame& frame) {
       if (stream.host_credit > relay_v2::max_window) wrong("beyond the largest window");
       break;
     case FrameType::fin:
-      if (stream.drive_ended) wrong("twice");
+      if (stream.drive_ended || stream.datagrams) wrong("twice, or of datagrams");
       stream.drive_ended = true;
       break;
     case FrameType::reset:
+      if (stream.datagrams && stream.opened && frame.value == ECONNREFUSED) break;  // the flow goes on
       stream.drive_ended = stream.drive_reset = true;
       break;
     default:

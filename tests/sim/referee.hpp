@@ -24,6 +24,7 @@ class Referee {
 
  private:
   struct StreamView {
+    bool datagrams = false;
     bool opened = false;
     bool host_ended = false, drive_ended = false;  // FIN or RESET
     bool host_reset = false, drive_reset = false;

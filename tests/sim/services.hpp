@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "csd/service.hpp"
+#include "tests/sim/datagrams.hpp"
 #include "tests/sim/pattern.hpp"
 #include "tests/sim/random.hpp"
 #include "tests/sim/story.hpp"
@@ -54,6 +55,9 @@ class SimServices final : public csd::ServiceFactory {
   void add(uint16_t port, const Script& script) { places_.try_emplace(port, Place{script, {}}); }
   const Script& script(uint16_t port) const { return places_.at(port).script; }
   const Record& record(uint16_t port) const { return places_.at(port).record; }
+  // A service of datagrams at `port`.
+  void add_flow(uint16_t port, const FlowPlan& plan) { flows_.try_emplace(port, Flow{plan, {}}); }
+  const FlowRecord& flow(uint16_t port) const { return flows_.at(port).record; }
   unsigned alive() const { return alive_; }
 
   std::unique_ptr<csd::Service> connect(const relay_v2::Target& target,
@@ -76,11 +80,17 @@ class SimServices final : public csd::ServiceFactory {
     Record record;
   };
 
+  struct Flow {
+    FlowPlan plan;
+    FlowRecord record;
+  };
+
   VirtualClock& clock_;
   Random random_;
   Story& story_;
   std::map<uint16_t, Place> places_;
   class SimListener* listener_ = nullptr;
+  std::map<uint16_t, Flow> flows_;
   unsigned alive_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include "csd/session_table.hpp"
 #include "libnvsock/dialect_v2.hpp"
 #include "tests/sim/client.hpp"
+#include "tests/sim/datagrams.hpp"
 #include "tests/sim/port.hpp"
 
 namespace nvsock::sim {
@@ -19,6 +20,7 @@ constexpr auto faults_end = 20s;
 constexpr auto patience = 400s;
 constexpr uint64_t most_events = 5'000'000;
 constexpr uint16_t first_port = 1000;
+constexpr uint16_t first_flow_port = 2000;
 
 Clock::Duration up_to(Random& random, Clock::Duration most) {
   return Clock::Duration(random.below(static_cast<uint64_t>(most.count()) + 1));
@@ -41,6 +43,7 @@ class World final : private ListenerObserver {
     start_host();
     add_clients();
     if (drive_options_.max_streams >= 64 && random_.chance(500)) add_programs();
+    add_flows(Random(random_.next()));
     add_hard_faults();
   }
 
@@ -53,11 +56,14 @@ class World final : private ListenerObserver {
     });
     const bool finished = run_until(faults_end + patience, [this] {
       return clock_.now().time_since_epoch() >= faults_end && std::ranges::all_of(clients_, &Client::done) &&
-             dialect_->counters().streams_now == 0;
+             std::ranges::all_of(flows_, &FlowClient::done) && dialect_->counters().streams_now == 0;
     });
     if (!finished) {
       for (const auto& client : clients_) {
         if (!client->done()) story_.violation("%s: did not finish", client->state().c_str());
+      }
+      for (const auto& flow : flows_) {
+        if (!flow->done()) story_.violation("%s: did not finish", flow->state().c_str());
       }
       if (dialect_->counters().streams_now > 0) {
         story_.violation("%u streams are left on the host", dialect_->counters().streams_now);
@@ -89,6 +95,7 @@ class World final : private ListenerObserver {
 
   // Nothing may be left: on the host, on the way, in the drive.
   void end(bool finished) {
+    if (finished) account_for_datagrams();
     const auto now = [this] { return clock_.now().time_since_epoch(); };
     listener_.reset();
     // Sometimes at once: it must not overtake what carries the last bytes.
@@ -100,9 +107,8 @@ class World final : private ListenerObserver {
       }
     }
     // Sessions that a lost attach made end with their lease, closed streams with their lingering.
-    const auto empty = [this] { return drive_->table().sessions() == 0 && services_.alive() == 0; };
     const auto empty = [this] {
-      return drive_->sessions() == 0 && services_.alive() == 0 && !services_.listens();
+      return drive_->table().sessions() == 0 && services_.alive() == 0 && !services_.listens();
     };
     if (finished && !run_until(now() + drive_options_.lease + drive_options_.linger + 15s, empty)) {
       story_.violation("%zu sessions and %u services are left in the drive", drive_->table().sessions(),
@@ -125,6 +131,7 @@ class World final : private ListenerObserver {
       story_.violation("%u sessions were lost for %u causes", dialect_->session().lost(), causes);
     }
     clients_.clear();
+    flows_.clear();
     dialect_.reset();
   }
 
@@ -143,6 +150,8 @@ class World final : private ListenerObserver {
     options.tx_window = random_.one_of(command_windows);
     options.rx_window = random_.one_of(command_windows);
     options.max_wait = random_.one_of(waits);
+    const std::chrono::milliseconds quiet[] = {2000ms, 10'000ms, 300'000ms, 300'000ms};
+    options.flow_quiet = random_.one_of(quiet);
     return options;
   }
 
@@ -221,6 +230,53 @@ class World final : private ListenerObserver {
     const size_t index = stream->peer().port - first_port;
     if (index >= clients_.size()) return story_.violation("an accepted stream is of nobody's");
     if (clients_[index]->awaits()) clients_[index]->accept(stream);
+  }
+
+  void add_flows(Random random) {
+    const size_t window = std::min<size_t>(host_window_, drive_options_.window);
+    // A small window has no room for a datagram's cost and its number; a lone stream is for the connections,
+    // which wait for each other long enough.
+    if (random.chance(500) || window < 64 || drive_options_.max_streams == 1) return;
+    const size_t sendable = std::min<size_t>(
+        {relay_v2::max_datagram, drive_options_.window - relay_v2::datagram_cost,
+         drive_options_.max_batch - relay_v2::batch_header_size - relay_v2::frame_header_size});
+    for (size_t i = drive_options_.max_streams < 64 ? 1 : random.between(1, 4); i > 0; --i) {
+      const auto port = static_cast<uint16_t>(first_flow_port + i);
+      const unsigned rates[] = {0, 0, 10, 200};
+      const size_t largest = 8 + random.any_size(random.chance(50) ? 70'000 : sendable - 8);
+      FlowPlan plan{
+          .count = static_cast<unsigned>(random.any_size(std::min<size_t>(300, 10 + 150'000 / largest))),
+          .largest = largest,
+          .seed = random.next(),
+          .write_pause = Clock::Duration(random.any_size(10'000'000)),
+          .read_pause = Clock::Duration(random.any_size(20'000'000)),
+          .echo_pause = Clock::Duration(random.any_size(10'000'000)),
+          .silence = up_to(random, random.chance(700) ? Clock::Duration(1s) : Clock::Duration(9s)),
+          .busy = random.one_of(rates),
+          .refused = random.one_of(rates),
+          .room = 1000 + random.any_size(200'000)};
+      services_.add_flow(port, plan);
+      flows_.push_back(std::make_unique<FlowClient>(
+          clock_, Random(random.next()), story_, *dialect_, port, plan, services_.flow(port), sendable,
+          [this](Clock::TimePoint opened) { return link_failed(opened); }));
+      clock_.after(up_to(random, 8s), [flow = flows_.back().get()] { flow->start(); });
+    }
+  }
+
+  // What came back is all that was sent back but what the drive has dropped and counted.
+  void account_for_datagrams() {
+    uint64_t lost = 0;
+    bool known = true;
+    for (const auto& flow : flows_) {
+      uint64_t of_this = 0;
+      known &= flow->account(of_this);
+      lost += of_this;
+    }
+    if (known && lost != drive_->table().datagrams_dropped()) {
+      story_.violation("%llu datagrams did not come back, and the drive has dropped %llu",
+                       static_cast<unsigned long long>(lost),
+                       static_cast<unsigned long long>(drive_->table().datagrams_dropped()));
+    }
   }
 
   Plan choose_plan(uint64_t most) {
@@ -347,6 +403,7 @@ class World final : private ListenerObserver {
   std::unique_ptr<DialectV2> dialect_;
   std::vector<std::unique_ptr<Client>> clients_;
   ListenerHandle listener_;
+  std::vector<std::unique_ptr<FlowClient>> flows_;
   uint32_t host_window_ = 0;
   uint64_t events_ = 0;
   uint64_t bytes_ = 0;

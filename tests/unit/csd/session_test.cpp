@@ -724,6 +724,35 @@ TEST_F(SessionTest, an_empty_datagram_costs_credit) {
   expect_violation(Frames().datagram(1, ""));
 }
 
+TEST_F(SessionTest, a_flow_that_is_quiet_ends_and_only_then) {
+  ServiceModel& stream = open();
+  ServiceModel& busy = open_datagram();
+  ServiceModel& quiet = open_datagram();
+  for (int minute = 1; minute <= 5; ++minute) {
+    for (int step = 0; step < 6; ++step) {
+      clock.advance(10s);
+      fetch();  // the session's own sign of life
+    }
+    send(Frames().datagram(3, "x"));
+    EXPECT_FALSE(quiet.closed) << minute << " minutes";
+  }
+  clock.advance(29s);
+  fetch();
+  clock.advance(29s);
+  fetch();
+  clock.advance(29s);
+  const auto frames = fetch();
+  ASSERT_EQ(frames.size(), 1u);
+  EXPECT_EQ(frames[0].type, FrameType::reset);
+  EXPECT_EQ(frames[0].stream, 5u);
+  EXPECT_EQ(frames[0].value, 0u);
+  EXPECT_TRUE(quiet.closed);
+  EXPECT_FALSE(busy.closed);
+  EXPECT_FALSE(stream.closed) << "a connection may be quiet";
+  send(Frames().datagram(5, "too late"));  // crossed the RESET: ignored
+  EXPECT_EQ(quiet.received(), "");
+}
+
 TEST_F(SessionTest, fin_of_a_datagram_stream_is_a_violation) {
   open_datagram();
   expect_violation(Frames().fin(1));

@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "libnvsock/mount_abi.h"
 #include "tests/unit/support.hpp"
 
 namespace csdfs {
@@ -11,6 +12,7 @@ namespace {
 using nvsock::test::expect_sentence;
 
 constexpr fuse_ino_t tcp = 2;
+constexpr fuse_ino_t udp = 5;
 
 class NodeTableTest : public ::testing::Test {
  protected:
@@ -35,9 +37,9 @@ TEST_F(NodeTableTest, root_holds_the_fixed_names_and_nothing_else) {
     ASSERT_NE(node, nullptr) << entry.name;
     EXPECT_EQ(id, entry.id);
     EXPECT_TRUE(numbers.insert(node->number).second) << entry.name << " shares its st_ino";
-    EXPECT_EQ(node->is_directory(), entry.name == "tcp");
+    EXPECT_EQ(node->is_directory(), entry.name == "tcp" || entry.name == "udp");
   }
-  for (const char* name : {"udp", "TCP", "tcp ", "", "127.0.0.1:22"}) {
+  for (const char* name : {"sctp", "TCP", "tcp ", "", "127.0.0.1:22"}) {
     const auto found = table.look_up(FUSE_ROOT_ID, name);
     ASSERT_FALSE(found) << name;
     EXPECT_EQ(found.error().code, ENOENT) << name;
@@ -50,6 +52,22 @@ TEST_F(NodeTableTest, host_and_port_name_a_connection) {
   EXPECT_EQ(node->kind, Node::Kind::connection);
   EXPECT_EQ(node->endpoint.text(), "127.0.0.1:22");
   EXPECT_FALSE(node->is_directory());
+}
+
+TEST_F(NodeTableTest, udp_is_a_place_of_its_own) {
+  const Node* flow = look_up(udp, "127.0.0.1:domain");
+  ASSERT_NE(flow, nullptr);
+  EXPECT_EQ(flow->kind, Node::Kind::connection);
+  EXPECT_EQ(flow->endpoint.path(), "udp/127.0.0.1:53");
+  EXPECT_EQ(flow->number & (NVSOCK_INO_CONNECTION | NVSOCK_INO_DATAGRAM),
+            NVSOCK_INO_CONNECTION | NVSOCK_INO_DATAGRAM);
+  const ino_t number = flow->number;
+  ASSERT_NE(look_up(udp, "127.0.0.1"), nullptr);
+  const Node* in_host = look_up(id, "53");
+  ASSERT_NE(in_host, nullptr);
+  EXPECT_EQ(in_host->endpoint.type, nvsock::SocketType::datagram);
+  EXPECT_EQ(in_host->number, number);
+  EXPECT_EQ(look_up(tcp, "127.0.0.1:53")->number & NVSOCK_INO_DATAGRAM, 0u);
 }
 
 TEST_F(NodeTableTest, a_host_is_a_directory_of_ports) {

@@ -192,5 +192,13 @@ TEST(Endpoint, socket_addresses) {
   EXPECT_EQ(parse_endpoint("name:1")->to_sockaddr(storage), 0u);
 }
 
+TEST(Endpoint, the_type_chooses_the_service_names) {
+  const auto udp = parse_endpoint("127.0.0.1:tftp", SocketType::datagram);
+  ASSERT_TRUE(udp);
+  EXPECT_EQ(udp->path(), "udp/127.0.0.1:69");
+  EXPECT_FALSE(parse_endpoint("127.0.0.1:tftp"));
+  EXPECT_EQ(parse_endpoint("[::1]:ssh")->path(), "tcp/[::1]:22");
+}
+
 }  // namespace
 }  // namespace nvsock
