@@ -394,10 +394,11 @@ class Run final : private csd::CompletionQueue {
     check(completion.error == 0, "a drive gives a status");
     if (!to_host) check(fuzz::same(command.before, data_of(command)), "the host's bytes stay");
     check(!command.ended || !completion.ok(), "a session that has ended stays so");
-    if (command.cdw10 == relay_v2::function::detach ||
-        (command.cdw10 == relay_v2::function::tx && status::errno_of(completion.status) == EPROTO)) {
-      ended_.insert(command.cdw11);
-    }
+    const bool detached = completion.ok() && command.cdw10 == relay_v2::function::detach;
+    const bool broke =
+        command.cdw10 == relay_v2::function::tx && status::errno_of(completion.status) == EPROTO;
+    // A handle that was never given may be, later.
+    if ((detached || broke) && command.cdw11 <= last_handle_) ended_.insert(command.cdw11);
     if (completion.ok() && command.cdw10 == relay_v2::function::attach) attached(completion.dw0);
     if (completion.ok() && command.cdw10 == relay_v2::function::rx && completion.dw0 > 0) received(command);
     command.bytes.reset();  // nobody has a use for it any more, the drive least of all
