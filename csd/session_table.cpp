@@ -112,7 +112,8 @@ void SessionTable::attach(Command& command) {
     (*known)->touch();
     return complete(command, status::success, (*known)->handle());
   }
-  if (request->resume) return complete(command, status::vendor_errno(ESTALE));
+  const bool ended = std::ranges::find(ended_, request->id) != ended_.end();
+  if (request->resume || ended) return complete(command, status::vendor_errno(ESTALE));
   // A handle is used once in an epoch.
   if (sessions_.size() >= options_.max_sessions || last_handle_ == UINT32_MAX) {
     return complete(command, status::vendor_errno(ENOMEM));
@@ -138,6 +139,8 @@ Session* SessionTable::find(uint32_t handle) const {
 }
 
 void SessionTable::erase(Session& session) {
+  if (ended_.size() == ended_remembered) ended_.pop_front();
+  ended_.push_back(session.id());
   std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
 }
 
@@ -179,11 +182,11 @@ void SessionTable::check_leases() {
   lease_armed_ = false;
   const Clock::TimePoint now = clock_.now();
   // The host is gone, not done: services see resets, as they would of a host that crashed.
-  std::erase_if(sessions_, [&](const auto& session) {
-    if (session->lease_end() > now) return false;
-    session->end(Session::End::abort);
-    return true;
-  });
+  for (size_t i = sessions_.size(); i-- > 0;) {
+    if (sessions_[i]->lease_end() > now) continue;
+    sessions_[i]->end(Session::End::abort);
+    erase(*sessions_[i]);
+  }
   arm_lease();
 }
 

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -85,6 +86,9 @@ class SessionTable {
   LingerList lingering_;
   std::vector<std::unique_ptr<Session>> sessions_;
   uint32_t last_handle_ = 0;
+  // Names of the sessions that ended last: a late copy of their attach must not begin them anew.
+  static constexpr size_t ended_remembered = 16;
+  std::deque<relay_v2::SessionId> ended_;
   std::unique_ptr<Clock::Timer> lease_timer_;  // one for the session that may end first
   bool lease_armed_ = false;
 };

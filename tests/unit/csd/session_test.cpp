@@ -92,7 +92,15 @@ TEST_F(SessionTest, a_full_table_ends_no_session) {
 
 TEST_F(SessionTest, handles_are_not_used_again) {
   detach(handle);
-  EXPECT_NE(attach(1).completion.dw0, handle);
+  EXPECT_NE(attach(2).completion.dw0, handle);
+}
+
+TEST_F(SessionTest, a_late_copy_of_an_attach_begins_no_ended_session_anew) {
+  detach(handle);
+  EXPECT_EQ(attach(1).error(), ESTALE);
+  for (uint8_t id = 2; id <= 16; ++id) detach(attach(id).completion.dw0);
+  EXPECT_EQ(attach(1).error(), ESTALE) << "15 have ended since";
+  EXPECT_EQ(attach(17).error(), 0);
 }
 
 TEST_F(SessionTest, detach_ends_waiting_commands_and_streams) {
