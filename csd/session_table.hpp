@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,6 +40,8 @@ struct SessionTableOptions {
   std::string vendor = "nvsock csd";         // at most 71 bytes
 };
 
+relay_v2::Epoch random_epoch();
+
 class SessionTable {
  public:
   // All must outlive the table. Destroying it forgets the commands that wait: nothing completes them.
@@ -57,6 +60,8 @@ class SessionTable {
   // The controller was reset: commands that wait are forgotten and never completed; sessions stay (section
   // 6).
   void controller_reset();
+  // The same for the commands that `whose` picks: those of one host of several.
+  void forget_commands(const std::function<bool(const Command&)>& whose);
 
   size_t sessions() const { return sessions_.size(); }
 
