@@ -76,13 +76,14 @@ inline constexpr uint32_t disconnect = 0x08;
 }  // namespace fabrics_type
 
 namespace status {  // beyond nvsock::status
-inline constexpr uint16_t data_transfer_error = 0x004;
 inline constexpr uint16_t invalid_namespace = 0x00B;
 inline constexpr uint16_t sequence_error = 0x00C;
+inline constexpr uint16_t invalid_sgl_length = 0x00F;
+inline constexpr uint16_t invalid_sgl_type = 0x011;
 inline constexpr uint16_t invalid_sgl_offset = 0x016;
-inline constexpr uint16_t keep_alive_invalid = 0x019;
 inline constexpr uint16_t transient_transport_error = 0x022;
 inline constexpr uint16_t lba_out_of_range = 0x080;
+inline constexpr uint16_t write_fault = 0x280;
 inline constexpr uint16_t async_event_limit_exceeded = 0x105;
 inline constexpr uint16_t invalid_log_page = 0x109;
 inline constexpr uint16_t feature_not_changeable = 0x10E;
@@ -151,6 +152,7 @@ inline constexpr uint32_t fatal = 2;
 inline constexpr uint32_t shutdown_complete = 2u << 2;
 }  // namespace csts
 
+inline constexpr uint32_t version = 0x00010400;  // of the specification that our controllers follow: 1.4
 inline constexpr std::string_view discovery_nqn = "nqn.2014-08.org.nvmexpress.discovery";
 
 }  // namespace nvsock::nvme

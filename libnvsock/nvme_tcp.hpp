@@ -67,8 +67,8 @@ struct Fault {
   uint32_t where = 0;
 };
 namespace offset {  // of header fields, for Fault::where
-inline constexpr uint32_t type = 0, flags = 1, hlen = 2, pdo = 3, plen = 4, pfv = 8, cccid = 8, ttag = 10,
-                          data_offset = 12, data_length = 16, sgl = 32;
+inline constexpr uint32_t type = 0, flags = 1, hlen = 2, pdo = 3, plen = 4, pfv = 8, hpda = 10, cccid = 8,
+                          ttag = 10, data_offset = 12, data_length = 16;
 }
 
 // The common header, checked: type, direction, lengths, and flags against what was negotiated.
