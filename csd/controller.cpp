@@ -336,11 +336,11 @@ void Controller::read_or_write(Request& request) {
   const std::span<uint8_t> blocks = around_.storage.at(first, count);
   if (request.data_length != blocks.size()) return complete(request, nvme::status::invalid_sgl_length);
   if (request.opcode == nvme::opcode::read) {
-    std::ranges::copy(blocks, data_of(request).begin());
+    std::memcpy(request.data, blocks.data(), blocks.size());
     request.reply = request.data_length;
     return complete(request, status::success);
   }
-  std::ranges::copy(data_of(request), blocks.begin());
+  std::memcpy(blocks.data(), request.data, blocks.size());
   if ((request.cdw12 & force_unit_access) != 0) return flush(request);
   complete(request, status::success);
 }

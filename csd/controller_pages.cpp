@@ -10,6 +10,7 @@
 #include "libnvsock/bytes.hpp"
 #include "libnvsock/crc32c.hpp"
 #include "libnvsock/nvme_queue.hpp"
+#include "libnvsock/relay_v2.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -49,7 +50,7 @@ void write_identify_controller(const ControllerIdentity& identity, std::span<uin
   const Uuid id = uuid_of(identity.nqn);
   snprintf(serial, sizeof serial, "%016llx", static_cast<unsigned long long>(load_le<uint64_t>(id.data())));
   put_padded(page, 4, 20, serial);
-  put_padded(page, 24, 40, "nvsock csd");
+  put_padded(page, 24, 40, relay_v2::model);
   put_padded(page, 64, 8, "1");
   put<uint8_t>(page, 76, 2);                            // CMIC: several controllers
   put<uint8_t>(page, 77, 5);                            // MDTS: 2^5 pages of 4 KiB

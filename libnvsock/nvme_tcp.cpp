@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "libnvsock/crc32c.hpp"
 
@@ -238,13 +239,13 @@ bool PduReceiver::consume(std::span<const uint8_t> bytes) {
     if (step_ == Step::stopped) return false;
     if (step_ == Step::data) {
       const size_t part = std::min(bytes.size(), data_.size());
-      std::copy_n(bytes.begin(), part, data_.begin());
+      std::memcpy(data_.data(), bytes.data(), part);
       bytes = bytes.subspan(part);
       if (!filled(part)) return false;
       continue;
     }
     const size_t part = std::min(bytes.size(), wanted_ - have_);
-    if (step_ != Step::padding) std::copy_n(bytes.begin(), part, held_ + have_);
+    if (step_ != Step::padding) std::memcpy(held_ + have_, bytes.data(), part);
     have_ += part;
     bytes = bytes.subspan(part);
     if (have_ == wanted_ && !advance()) return false;
