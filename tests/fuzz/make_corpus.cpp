@@ -97,6 +97,56 @@ void pages() {
   }
 }
 
+// Streams of nvme_tcp.cpp, and steps of subsystem.cpp.
+void nvme() {
+  namespace tcp = nvsock::nvme_tcp;
+  for (const uint8_t digests : Bytes{0, 1, 2, 3}) {
+    const tcp::Digests agreed{.header = (digests & 1) != 0, .data = (digests & 2) != 0};
+    for (const auto from : {tcp::From::host, tcp::From::controller}) {
+      const bool host = from == tcp::From::host;
+      Bytes stream{static_cast<uint8_t>((host ? 0 : 1) | digests << 1 | 0x18)};
+      uint8_t header[tcp::max_header_size];
+      const auto append = [&](size_t size, size_t data) {
+        const Bytes payload(data, 'd');
+        stream.insert(stream.end(), header, header + size);
+        stream.insert(stream.end(), payload.begin(), payload.end());
+        if (data == 0 || !agreed.data) return;
+        tcp::store_digest(payload, std::span(header).first<tcp::digest_size>());
+        stream.insert(stream.end(), header, header + tcp::digest_size);
+      };
+      nvsock::Command command;
+      command.opcode = 0xC1;
+      if (host) {
+        append(tcp::encode_capsule_cmd(command, 1, {}, 9, agreed, header), 9);
+        append(tcp::encode_capsule_cmd(command, 2, {}, 0, agreed, header), 0);
+      } else {
+        append(encode(tcp::R2t{.cid = 1, .length = 8}, agreed, header), 0);
+        append(encode(nvsock::nvme::CompletionEntry{.cid = 1}, agreed, header), 0);
+      }
+      append(encode(tcp::Data{.cid = 1, .length = 8, .last = true}, from, agreed, header), 8);
+      append(tcp::encode_term(from, {tcp::FatalError::sequence, 1}, header), 0);
+      seed("nvme_tcp", (host ? "host-" : "controller-") + std::to_string(digests), stream);
+    }
+  }
+  const auto run = [](std::initializer_list<Bytes> steps) {
+    Bytes all;
+    for (const Bytes& step : steps) all.insert(all.end(), step.begin(), step.end());
+    return all;
+  };
+  // Each begins with the connection and what to do, and ends with 1: the target may act.
+  const Bytes admin{0, 1, 0, 32, 15, 0, 1}, enable{0, 2, 1, 0, 1}, io{1, 1, 1, 128, 0, 0, 1},
+      identify{0, 7, 3, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0x10, 0, 0, 1},
+      write{1, 7, 1, 1, 0, 0, 0, 0, 1, 0, 1, 31, 1, 0, 0, 0, 0, 0x40, 0, 0, 1}, answer{1, 6, 1, 0, 0, 1},
+      capabilities{0, 7, 12, 0, 0, 1, 0x80, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0x10, 0, 0, 1},
+      rx{0, 7, 12, 0, 5, 1, 1, 0, 0, 0, 2, 0, 1, 1, 1, 0, 0, 0, 2, 0, 1}, time{0, 5, 1}, gone{0, 4, 1};
+  for (const uint8_t digests : Bytes{0, 3}) {
+    const Bytes open{0, 0, 1, digests, 1}, second{1, 0, 1, digests, 1};
+    const std::string kind = digests == 0 ? "" : "-digests";
+    seed("subsystem", "relay" + kind, run({open, admin, enable, identify, capabilities, rx, time, gone}));
+    seed("subsystem", "blocks" + kind, run({open, admin, enable, second, io, write, answer, gone}));
+  }
+}
+
 void names() {
   seeds("endpoint", {"127.0.0.1:22", "[::1]:80", "[fe80::1]:443", "db.local:5432", "a_b.c:http", "Name:1",
                      "::1", "[::1]", "127.1:80", "010.0.0.1", "[::ffff:1.2.3.4]:65535", "65536", "022", "ssh",
@@ -148,65 +198,15 @@ void runs() {
        run(1, {connect, connect, connect, connect, opened, opened, opened, queue, release, got, got, got}));
 }
 
-// Streams of nvme_tcp.cpp, and steps of subsystem.cpp.
-void nvme() {
-  namespace tcp = nvsock::nvme_tcp;
-  for (const uint8_t digests : Bytes{0, 1, 2, 3}) {
-    const tcp::Digests agreed{.header = (digests & 1) != 0, .data = (digests & 2) != 0};
-    for (const auto from : {tcp::From::host, tcp::From::controller}) {
-      const bool host = from == tcp::From::host;
-      Bytes stream{static_cast<uint8_t>((host ? 0 : 1) | digests << 1 | 0x18)};
-      uint8_t header[tcp::max_header_size];
-      const auto append = [&](size_t size, size_t data) {
-        const Bytes payload(data, 'd');
-        stream.insert(stream.end(), header, header + size);
-        stream.insert(stream.end(), payload.begin(), payload.end());
-        if (data == 0 || !agreed.data) return;
-        tcp::store_digest(payload, std::span(header).first<tcp::digest_size>());
-        stream.insert(stream.end(), header, header + tcp::digest_size);
-      };
-      nvsock::Command command;
-      command.opcode = 0xC1;
-      if (host) {
-        append(tcp::encode_capsule_cmd(command, 1, {}, 9, agreed, header), 9);
-        append(tcp::encode_capsule_cmd(command, 2, {}, 0, agreed, header), 0);
-      } else {
-        append(encode(tcp::R2t{.cid = 1, .length = 8}, agreed, header), 0);
-        append(encode(nvsock::nvme::CompletionEntry{.cid = 1}, agreed, header), 0);
-      }
-      append(encode(tcp::Data{.cid = 1, .length = 8, .last = true}, from, agreed, header), 8);
-      append(tcp::encode_term(from, {tcp::FatalError::sequence, 1}, header), 0);
-      seed("nvme_tcp", (host ? "host-" : "controller-") + std::to_string(digests), stream);
-    }
-  }
-  const auto run = [](std::initializer_list<Bytes> steps) {
-    Bytes all;
-    for (const Bytes& step : steps) all.insert(all.end(), step.begin(), step.end());
-    return all;
-  };
-  // Each begins with the connection and what to do, and ends with 1: the target may act.
-  const Bytes admin{0, 1, 0, 32, 15, 0, 1}, enable{0, 2, 1, 0, 1}, io{1, 1, 1, 128, 0, 0, 1},
-      identify{0, 7, 3, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0x10, 0, 0, 1},
-      write{1, 7, 1, 1, 0, 0, 0, 0, 1, 0, 1, 31, 1, 0, 0, 0, 0, 0x40, 0, 0, 1}, answer{1, 6, 1, 0, 0, 1},
-      capabilities{0, 7, 12, 0, 0, 1, 0x80, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0x10, 0, 0, 1},
-      rx{0, 7, 12, 0, 5, 1, 1, 0, 0, 0, 2, 0, 1, 1, 1, 0, 0, 0, 2, 0, 1}, time{0, 5, 1}, gone{0, 4, 1};
-  for (const uint8_t digests : Bytes{0, 3}) {
-    const Bytes open{0, 0, 1, digests, 1}, second{1, 0, 1, digests, 1};
-    const std::string kind = digests == 0 ? "" : "-digests";
-    seed("subsystem", "relay" + kind, run({open, admin, enable, identify, capabilities, rx, time, gone}));
-    seed("subsystem", "blocks" + kind, run({open, admin, enable, second, io, write, answer, gone}));
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
   root = argv[1];
   batches();
+  nvme();
   pages();
   names();
   runs();
-  nvme();
   return 0;
 }
