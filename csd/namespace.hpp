@@ -8,6 +8,7 @@
 #include <asio/io_context.hpp>
 #include <asio/thread_pool.hpp>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 

@@ -68,7 +68,10 @@ class Queue:
     """`digests`: HDGST, DDGST, both or 0. Without `handshake` nothing is sent yet."""
 
     def __init__(self, test, address, digests=0, handshake=True):
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        if isinstance(address, str):
+            family = socket.AF_UNIX
+        else:
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         test.addCleanup(self.sock.close)
         self.sock.settimeout(20 * SLOW)

@@ -41,7 +41,7 @@ class Target:
             self.address = self.text[5:]
         else:
             host, port = self.text.rsplit(":", 1)
-            self.address = host, int(port)
+            self.address = host.strip("[]"), int(port)
 
     def log(self):
         self._log.flush()
@@ -620,6 +620,11 @@ class Program(CsdTest):
             # What a killed target leaves is replaced.
             target.kill()
         Target(self, listen="unix:" + path)
+
+    def test_ipv6(self):
+        target = Target(self, listen="[::1]:0")
+        entry = Host(self, target.address, DISCOVERY).admin.run(0x02, 0, (0x70 | 511 << 16,), to_host=2048).data[1024:]
+        self.assertEqual((entry[1], entry[512:768].decode().rstrip()), (2, "::1"))
 
     def test_names_of_the_same_drive_are_the_same(self):
         def name():
