@@ -9,7 +9,6 @@
 #include <asio/post.hpp>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 
 namespace nvsock::csd {
 
@@ -41,14 +40,14 @@ Result<std::unique_ptr<Namespace>> Namespace::open(asio::io_context& loop, const
 }
 
 Namespace::~Namespace() {
-  flusher_.join();
+  if (flusher_) flusher_->join();
   munmap(bytes_.data(), bytes_.size());
   if (file_ >= 0) close(file_);
 }
 
 void Namespace::flush(std::function<void(int)> done) {
-  if (file_ < 0) return done(0);
-  asio::post(flusher_, [this, done = std::move(done), work = asio::make_work_guard(loop_)]() mutable {
+  if (!flusher_) return done(0);
+  asio::post(*flusher_, [this, done = std::move(done), work = asio::make_work_guard(loop_)]() mutable {
     const int error = msync(bytes_.data(), bytes_.size(), MS_SYNC) == 0 ? 0 : errno;
     asio::post(work.get_executor(), [done = std::move(done), error] { done(error); });
   });

@@ -9,6 +9,7 @@
 #include <asio/thread_pool.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -40,12 +41,14 @@ class Namespace {
 
  private:
   Namespace(asio::io_context& loop, int file, std::span<uint8_t> bytes)
-      : loop_(loop), file_(file), bytes_(bytes) {}
+      : loop_(loop), file_(file), bytes_(bytes) {
+    if (persistent()) flusher_.emplace(1);
+  }
 
   asio::io_context& loop_;
   const int file_;  // -1: memory
   const std::span<uint8_t> bytes_;
-  asio::thread_pool flusher_{1};
+  std::optional<asio::thread_pool> flusher_;  // of a file
 };
 
 }  // namespace nvsock::csd
