@@ -2,11 +2,9 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sys/random.h>
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -40,14 +38,6 @@ bool parse_address(const uint8_t* buffer, sockaddr_in& address) {
   address.sin_port = htons(port);
   return error == std::errc{} && end == service.data() + service.size() && port != 0 &&
          inet_pton(AF_INET, node.c_str(), &address.sin_addr) == 1;
-}
-
-// Section 3: another one each time the drive starts.
-relay_v2::Epoch random_epoch() {
-  relay_v2::Epoch epoch;
-  // Up to 256 bytes come whole or not at all, and not at all means a kernel without getrandom(2).
-  if (getrandom(epoch.data(), epoch.size(), 0) != static_cast<ssize_t>(epoch.size())) std::abort();
-  return epoch;
 }
 
 }  // namespace

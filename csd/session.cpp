@@ -80,9 +80,12 @@ void Session::end(End how) {
   }
 }
 
-void Session::forget_commands() {
-  for (Waiting& slot : waiting_) slot.command = nullptr;
-  touch();
+void Session::forget_commands(const std::function<bool(const Command&)>& whose) {
+  for (Waiting& slot : waiting_) {
+    if (slot.command == nullptr || !whose(*slot.command)) continue;
+    slot.command = nullptr;
+    touch();  // the lease begins where the waiting ended
+  }
 }
 
 // --- from the host: section 5.1 ---

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -46,8 +47,8 @@ class Session final : private StreamOwner, private Acceptor {
   // Closes every stream, in good order (detach) or as resets, and fails the commands that wait.
   enum class End { orderly, abort };
   void end(End how);
-  // Section 6: the commands that wait are gone.
-  void forget_commands();
+  // Section 6: the commands that wait, those `whose` picks, are gone.
+  void forget_commands(const std::function<bool(const Command&)>& whose);
 
  private:
   using Numbers = std::unordered_map<uint32_t, std::unique_ptr<Channel>>;

@@ -1,7 +1,10 @@
 #include "csd/session_table.hpp"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <utility>
 
 #include "csd/session.hpp"
@@ -34,6 +37,14 @@ bool buffer_fits(const Command& command) {
 }
 
 }  // namespace
+
+// Section 3: another one each time the drive starts.
+relay_v2::Epoch random_epoch() {
+  relay_v2::Epoch epoch;
+  // Up to 256 bytes come whole or not at all, and not at all means a kernel without getrandom(2).
+  if (getrandom(epoch.data(), epoch.size(), 0) != static_cast<ssize_t>(epoch.size())) std::abort();
+  return epoch;
+}
 
 SessionTable::SessionTable(Clock& clock, ServiceFactory& services, CompletionQueue& completions,
                            SessionTableOptions options)
@@ -73,7 +84,11 @@ void SessionTable::execute(Command& command) {
 }
 
 void SessionTable::controller_reset() {
-  for (const auto& session : sessions_) session->forget_commands();
+  forget_commands([](const Command&) { return true; });
+}
+
+void SessionTable::forget_commands(const std::function<bool(const Command&)>& whose) {
+  for (const auto& session : sessions_) session->forget_commands(whose);
 }
 
 void SessionTable::complete(Command& command, uint16_t status, uint32_t dw0) {

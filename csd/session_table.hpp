@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,6 +44,8 @@ struct SessionTableOptions {
   std::string vendor = "nvsock csd";  // at most 71 bytes
 };
 
+relay_v2::Epoch random_epoch();
+
 class SessionTable {
  public:
   // All must outlive the table. Destroying it forgets the commands that wait: nothing completes them.
@@ -61,6 +64,8 @@ class SessionTable {
   // The controller was reset: commands that wait are forgotten and never completed; sessions stay (section
   // 6).
   void controller_reset();
+  // The same for the commands that `whose` picks: those of one host of several.
+  void forget_commands(const std::function<bool(const Command&)>& whose);
 
   size_t sessions() const { return sessions_.size(); }
   uint64_t datagrams_dropped() const;  // by the sessions there are

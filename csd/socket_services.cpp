@@ -268,8 +268,9 @@ class SocketListener final : public Listener {
 
 }  // namespace
 
-SocketServices::SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where)
-    : loop_(loop), where_(std::move(where)), resolver_(loop, where_) {}
+SocketServices::SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
+                               AllowList allowed)
+    : loop_(loop), where_(std::move(where)), allowed_(std::move(allowed)), resolver_(loop, where_) {}
 
 int SocketServices::make_socket(int family, int type) const {
   const int fd = where_->make_socket(family, type);

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <asio/io_context.hpp>
+#include <cerrno>
 #include <memory>
 
+#include "csd/allow_list.hpp"
 #include "csd/netns.hpp"
 #include "csd/resolver.hpp"
 #include "csd/service.hpp"
@@ -16,7 +18,8 @@ namespace nvsock::csd {
 class SocketServices final : public ServiceFactory {
  public:
   // Services and listeners must not outlive it, nor it the loop.
-  SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where);
+  SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
+                 AllowList allowed = {});
 
   std::unique_ptr<Service> connect(const relay_v2::Target& target, Service::Observer& observer) override;
   void observe(Service& service, Service::Observer& observer) override;
@@ -27,15 +30,16 @@ class SocketServices final : public ServiceFactory {
   // --- for services ---
   asio::io_context& loop() { return loop_; }
   Resolver& resolver() { return resolver_; }
-  // 0, or the errno (EACCES) for an address that streams may not reach. An allow-list belongs here: every
-  // address passes, whether given or resolved, to connect to or to listen at.
-  int check(const SocketAddress&) const { return 0; }
+  // 0, or EACCES for an address that streams may not reach. Every address passes here, whether given or
+  // resolved, to connect to or to listen at.
+  int check(const SocketAddress& address) const { return allowed_.allows(address) ? 0 : EACCES; }
   // A non-blocking socket inside, or a negative errno.
   int make_socket(int family, int type) const;
 
  private:
   asio::io_context& loop_;
   const std::shared_ptr<const NetworkNamespace> where_;
+  const AllowList allowed_;
   Resolver resolver_;
 };
 

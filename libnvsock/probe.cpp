@@ -67,13 +67,19 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
   model.erase(model.find_last_not_of(' ') + 1);
   for (char& c : model) c = c >= 0x20 && c < 0x7f ? c : '?';
 
+  const std::string not_csd = "is not a CSD (model \"" + model + "\": ";
+  if (model.starts_with(relay_v2::model)) {
+    std::string why;
+    if (!probe_capabilities(loop, port, why)) return Error{ENOTSUP, not_csd + why + ")"};
+    return model;
+  }
+
   auto ask = std::make_unique<Probe>();
   ask->page = pages.take();
   std::memset(ask->page.data(), 0, page_size);
   ask->opcode = opcode::relay_v1;
   ask->cdw10 = relay_v1::function::identify;
   completion = run(loop, port, ask);
-  const std::string not_csd = "is not a CSD (model \"" + model + "\": ";
   if (!completion.ok()) return Error{ENOTSUP, not_csd + "the relay command gave " + told(completion) + ")"};
   const auto answer = relay_v1::field_text(reinterpret_cast<const char*>(ask->page.data()), page_size);
   if (answer != relay_v1::identify_text) {

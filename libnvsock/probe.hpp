@@ -11,7 +11,8 @@
 
 namespace nvsock {
 
-// Reads Identify Controller, then asks the first generation's "is it a CSD". Returns the model. Runs the
+// Reads Identify Controller, then asks the first generation's "is it a CSD", or for the capability page where
+// the model says that there is one (docs/relay-protocol.md section 10). Returns the model. Runs the
 // loop until both are answered, at most 30 s each: for start-up, before the loop serves anything else.
 // ENOTSUP, with a sentence that starts after the device's name: the drive is not a CSD.
 Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port);

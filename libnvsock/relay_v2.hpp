@@ -33,6 +33,8 @@ inline constexpr uint32_t tx = 162;
 inline constexpr uint32_t rx = 163;
 }  // namespace function
 inline constexpr uint32_t capabilities_cdw11 = 0x80;
+// Section 10: what the model number of a drive starts with that is of the second generation alone.
+inline constexpr std::string_view model = "nvsock csd";
 
 // Section 8.
 inline constexpr uint32_t max_batch = 128 * 1024;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "libnvsock/nvme_tcp.hpp"
 #include "libnvsock/relay_v2.hpp"
 
 namespace fs = std::filesystem;
@@ -93,6 +94,56 @@ void pages() {
   for (const bool resume : {false, true}) {
     SessionRequest request{.resume = resume, .version = version, .id = {1, 2, 3}, .epoch = {4, 5, 6}};
     seed("session_request", resume ? "resume" : "attach", encoded(request, session_request_size));
+  }
+}
+
+// Streams of nvme_tcp.cpp, and steps of subsystem.cpp.
+void nvme() {
+  namespace tcp = nvsock::nvme_tcp;
+  for (const uint8_t digests : Bytes{0, 1, 2, 3}) {
+    const tcp::Digests agreed{.header = (digests & 1) != 0, .data = (digests & 2) != 0};
+    for (const auto from : {tcp::From::host, tcp::From::controller}) {
+      const bool host = from == tcp::From::host;
+      Bytes stream{static_cast<uint8_t>((host ? 0 : 1) | digests << 1 | 0x18)};
+      uint8_t header[tcp::max_header_size];
+      const auto append = [&](size_t size, size_t data) {
+        const Bytes payload(data, 'd');
+        stream.insert(stream.end(), header, header + size);
+        stream.insert(stream.end(), payload.begin(), payload.end());
+        if (data == 0 || !agreed.data) return;
+        tcp::store_digest(payload, std::span(header).first<tcp::digest_size>());
+        stream.insert(stream.end(), header, header + tcp::digest_size);
+      };
+      nvsock::Command command;
+      command.opcode = 0xC1;
+      if (host) {
+        append(tcp::encode_capsule_cmd(command, 1, {}, 9, agreed, header), 9);
+        append(tcp::encode_capsule_cmd(command, 2, {}, 0, agreed, header), 0);
+      } else {
+        append(encode(tcp::R2t{.cid = 1, .length = 8}, agreed, header), 0);
+        append(encode(nvsock::nvme::CompletionEntry{.cid = 1}, agreed, header), 0);
+      }
+      append(encode(tcp::Data{.cid = 1, .length = 8, .last = true}, from, agreed, header), 8);
+      append(tcp::encode_term(from, {tcp::FatalError::sequence, 1}, header), 0);
+      seed("nvme_tcp", (host ? "host-" : "controller-") + std::to_string(digests), stream);
+    }
+  }
+  const auto run = [](std::initializer_list<Bytes> steps) {
+    Bytes all;
+    for (const Bytes& step : steps) all.insert(all.end(), step.begin(), step.end());
+    return all;
+  };
+  // Each begins with the connection and what to do, and ends with 1: the target may act.
+  const Bytes admin{0, 1, 0, 32, 15, 0, 1}, enable{0, 2, 1, 0, 1}, io{1, 1, 1, 128, 0, 0, 1},
+      identify{0, 7, 3, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0x10, 0, 0, 1},
+      write{1, 7, 1, 1, 0, 0, 0, 0, 1, 0, 1, 31, 1, 0, 0, 0, 0, 0x40, 0, 0, 1}, answer{1, 6, 1, 0, 0, 1},
+      capabilities{0, 7, 12, 0, 0, 1, 0x80, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0x10, 0, 0, 1},
+      rx{0, 7, 12, 0, 5, 1, 1, 0, 0, 0, 2, 0, 1, 1, 1, 0, 0, 0, 2, 0, 1}, time{0, 5, 1}, gone{0, 4, 1};
+  for (const uint8_t digests : Bytes{0, 3}) {
+    const Bytes open{0, 0, 1, digests, 1}, second{1, 0, 1, digests, 1};
+    const std::string kind = digests == 0 ? "" : "-digests";
+    seed("subsystem", "relay" + kind, run({open, admin, enable, identify, capabilities, rx, time, gone}));
+    seed("subsystem", "blocks" + kind, run({open, admin, enable, second, io, write, answer, gone}));
   }
 }
 
@@ -220,6 +271,7 @@ int main(int argc, char** argv) {
   if (argc != 2) return 2;
   root = argv[1];
   batches();
+  nvme();
   pages();
   names();
   runs();

@@ -287,6 +287,15 @@ TEST_F(SessionTest, a_kept_batch_needs_a_buffer_that_holds_it) {
 
 // --- section 6 ---
 
+TEST_F(SessionTest, the_commands_of_one_host_are_forgotten_and_no_others) {
+  const DriveV2Command& stays = rx(1);
+  const DriveV2Command& goes = rx(2, 5s, 1);
+  table->forget_commands([&](const Command& command) { return &command == &goes; });
+  clock.advance(6s);
+  EXPECT_EQ(stays.completed, 1u);
+  EXPECT_TRUE(goes.pending());
+}
+
 TEST_F(SessionTest, a_controller_reset_leaves_streams_alone) {
   ServiceModel& service = open();
   DriveV2Command& lost = rx(next_rx);

@@ -18,6 +18,7 @@
 
 #include "libnvsock/device.hpp"
 #include "libnvsock/relay_v1.hpp"
+#include "libnvsock/relay_v2.hpp"
 #include "tests/unit/support.hpp"
 
 namespace nvsock {
@@ -406,6 +407,32 @@ TEST_F(IoctlPortTest, a_drive_that_is_no_csd_is_named_with_its_model) {
             path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
   EXPECT_EQ(refused(drive("a\033[2Jb", 0, "This device has computed")).text,
             path + " is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
+}
+
+// As over NVMe/TCP, where the first generation's question cannot be asked.
+TEST_F(IoctlPortTest, a_drive_of_the_second_generation_alone_is_known_by_model_and_capability_page) {
+  const auto drive_with = [](bool page) {
+    return [page](nvme_passthru_cmd& command) {
+      auto* bytes = reinterpret_cast<uint8_t*>(command.addr);
+      std::memset(bytes, 0, command.data_len);
+      if (command.opcode == opcode::identify) {
+        std::memcpy(bytes + 24, "nvsock csd 9   ", 15);
+        return 0;
+      }
+      if (command.opcode != relay_v2::opcode::to_host || !page) return int{status::invalid_opcode};
+      if (command.cdw10 == relay_v2::function::capabilities)
+        encode(relay_v2::Capabilities{}, {bytes, relay_v2::capability_page_size});
+      return 0;
+    };
+  };
+  driver().reset(drive_with(true), {});
+  const auto opened = open_device();
+  ASSERT_TRUE(opened) << opened.error().text;
+  EXPECT_EQ((*opened)->model(), "nvsock csd 9");
+  EXPECT_EQ((*opened)->dialect(), "v2");
+  driver().reset(drive_with(false), {});
+  expect_sentence(open_device(),
+                  path + " is not a CSD (model \"nvsock csd 9\": the capability command gave status 001h)");
 }
 
 TEST_F(IoctlPortTest, a_drive_that_does_not_identify_itself_is_named) {

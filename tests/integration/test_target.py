@@ -1,0 +1,643 @@
+#!/usr/bin/env python3
+"""csd-target, seen by a host that is written here from the specification (nvme_tcp.py): what the controller
+says, the relay protocol over it, and that whatever a host does wrong ends its own connection and no other."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+
+import csd
+import nvme_tcp
+from csd import CsdTest, Server, closed_port, cpu_ticks, eventually, pattern, spawn
+from nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABRICS, H2C_DATA, HDGST, IC_REQ, LAST,
+                      R2T, VS, Ended, Host, Queue, Relay)
+
+TARGET = os.path.join(csd.BUILD, "bin", "csd-target")
+NQN = "nqn.2014-08.org.nvmexpress:uuid:00000000-1111-2222-3333-444444444444"
+HOST = "nqn.2014-08.org.nvmexpress:uuid:test"
+
+
+class Target:
+    """csd-target, from its first line to a clean exit."""
+
+    def __init__(self, test, *options, listen="127.0.0.1:0"):
+        # pylint: disable=consider-using-with
+        self._log = tempfile.TemporaryFile(mode="w+")
+        self._killed = False
+        self.process = spawn([TARGET, "-v", "--listen", listen, "--nqn", NQN, *options], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=self._log, text=True)
+        test.addCleanup(self._cleanup)
+        line = self.process.stdout.readline()
+        match = re.fullmatch(r"listening on (\S+), subsystem (\S+)\n", line)
+        assert match, f"{line!r} {self.log()}"
+        self.text, nqn = match.groups()
+        assert nqn == NQN
+        if self.text.startswith("unix:"):
+            self.address = self.text[5:]
+        else:
+            host, port = self.text.rsplit(":", 1)
+            self.address = host.strip("[]"), int(port)
+
+    def log(self):
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self._killed = True
+
+    def _cleanup(self):
+        try:
+            if self._killed:
+                return
+            self.process.send_signal(signal.SIGTERM)
+            status = self.process.wait(10 * csd.SLOW)
+            assert status == 0, f"csd-target ended with {status}: {self.log()[-4000:]}"
+            assert not re.search(r"Sanitizer|runtime error:", self.log()), self.log()[-8000:]
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+            self._log.close()
+
+
+class TargetTest(CsdTest):
+    OPTIONS = ()
+
+    def setUp(self):
+        self.target = Target(self, *self.OPTIONS)
+
+    def host(self, digests=0, nqn=NQN, **connect):
+        return Host(self, self.target.address, nqn, digests, **connect)
+
+    def queue(self, digests=0, **options):
+        return Queue(self, self.target.address, digests, **options)
+
+    def echo(self):
+        return self.server(Server.echo).port
+
+    def assert_serves(self):
+        """Another host can do everything."""
+        self.assertEqual(self.host().admin.identify(1).status, 0)
+
+    def assert_ended(self, queue, error, where=None):
+        with self.assertRaises(Ended) as ended:
+            for _ in range(1000):
+                queue.step()
+        self.assertEqual(ended.exception.error, error)
+        if where is not None:
+            self.assertEqual(ended.exception.where, where)
+        # Then the connection closes.
+        with self.assertRaises(Ended):
+            queue.receive(1)
+
+
+class Handshake(TargetTest):
+    def test_properties_are_what_linux_wants(self):
+        queue = self.queue()
+        self.assertEqual(queue.connect_command(NQN).status, 0)
+        cap = queue.get_property(CAP, wide=True)
+        self.assertEqual(cap & 0xFFFF, 127)
+        self.assertEqual(cap >> 37 & 0xFF, 1)
+        self.assertGreater(cap >> 24 & 0xFF, 0)
+        self.assertEqual(queue.get_property(VS), 0x00010400)
+        self.assertEqual(queue.get_property(CSTS), 0)
+        self.assertEqual(queue.identify(1).status, nvme_tcp.SEQUENCE_ERROR)  # not enabled yet
+        self.assertEqual(queue.set_property(CC, ENABLE), 0)
+        self.assertEqual(queue.get_property(CC), ENABLE)
+        self.assertEqual(queue.get_property(CSTS), 1)
+        self.assertEqual(queue.set_property(CC, ENABLE | 1 << 14), 0)
+        self.assertEqual(queue.get_property(CSTS) >> 2 & 3, 2)
+        self.assertEqual(queue.set_property(CC, ENABLE & ~1), 0)
+        self.assertEqual(queue.get_property(CSTS), 0)
+
+    def test_identify_controller_is_what_linux_wants(self):
+        host = self.host()
+        page = host.admin.identify(1).data
+        number = lambda offset, form: struct.unpack_from("<" + form, page, offset)[0]
+        self.assertEqual(page[24:64].decode().rstrip(), "nvsock csd")
+        self.assertEqual(number(78, "H"), host.cntlid)
+        self.assertEqual(2 ** number(77, "B") * 4096, 131072)
+        self.assertEqual(number(80, "I"), 0x00010400)
+        self.assertTrue(number(76, "B") & 2)
+        self.assertNotEqual(number(320, "H"), 0)
+        self.assertNotEqual(number(514, "H"), 0)
+        self.assertEqual(number(516, "I"), 1)
+        self.assertEqual(number(536, "I") & 3, 1)
+        self.assertEqual(page[768:1024].rstrip(b"\0").decode(), NQN)
+        self.assertEqual(number(1792, "I") * 16, 64 + 8192)
+        self.assertEqual(number(1796, "I"), 1)
+        self.assertEqual(number(1800, "H"), 0)
+
+    def test_namespace_pages_agree(self):
+        admin = self.host().admin
+        self.assertEqual(struct.unpack_from("<II", admin.identify(2).data), (1, 0))
+        page = admin.identify(0, nsid=1).data
+        blocks = struct.unpack_from("<Q", page)[0]
+        self.assertEqual(blocks << page[130], 64 << 20)
+        descriptor = admin.identify(3, nsid=1).data
+        self.assertEqual(descriptor[:2], b"\x03\x10")
+        self.assertEqual(descriptor[4:20], page[104:120])
+        self.assertEqual(descriptor[20:24], bytes(4))
+        self.assertEqual(admin.identify(6).status, 0)
+        self.assertEqual(admin.identify(0, nsid=2).status, 0x00B)
+
+    def test_other_admin_commands(self):
+        admin = self.host().admin
+        health = admin.run(0x02, 0xFFFFFFFF, (0x02 | 127 << 16,), to_host=512)
+        self.assertEqual((health.status, len(health.data)), (0, 512))
+        self.assertEqual(admin.run(0x02, 0, (0x70 | 255 << 16,), to_host=1024).status, 0x109)
+        self.assertEqual(admin.run(0x09, 0, (7, 3 << 16 | 3)).result, 0)  # one queue each, 0's based
+        self.assertEqual(admin.run(0x18).status, 0)
+        self.assertEqual(admin.run(0x08).dw0 & 1, 1)
+        self.assertEqual(admin.run(0x0F, 0, (15,)).status, nvme_tcp.INVALID_OPCODE)
+        events = [admin.command(0x0C) for _ in range(5)]
+        self.assertEqual(admin.result(events[4]).status, 0x105)
+        self.assertEqual(admin.run(0x18).status, 0)
+        self.assertNotIn(events[0], admin.done)
+
+    def test_connect_says_which_parameter_is_wrong(self):
+        def status(**options):
+            answer = self.queue().connect_command(**{"nqn": NQN, **options})
+            return answer.status, answer.result & 0xFFFFFFFF
+
+        cntlid = self.host().cntlid
+        self.assertEqual(status(nqn="nqn.2014-08.org.nvmexpress:other"), (0x182, 1 << 16 | 256))
+        self.assertEqual(status(host=""), (0x182, 1 << 16 | 512))
+        self.assertEqual(status(cntlid=cntlid), (0x182, 1 << 16 | 16))
+        self.assertEqual(status(entries=1), (0x182, 44))
+        self.assertEqual(status(entries=1000), (0x182, 44))
+        self.assertEqual(status(queue=2, cntlid=cntlid), (0x182, 42))
+        self.assertEqual(status(queue=1, cntlid=cntlid + 1), (0x182, 1 << 16 | 16))
+        self.assertEqual(status(queue=1, cntlid=cntlid, host=HOST + "x"), (0x182, 1 << 16 | 16))
+        self.assertEqual(status(queue=1, cntlid=cntlid), (0, cntlid))
+        self.assertEqual(status(queue=1, cntlid=cntlid)[0], nvme_tcp.SEQUENCE_ERROR)
+
+    def test_commands_before_connect_are_a_sequence_error(self):
+        queue = self.queue()
+        self.assertEqual(queue.identify(1).status, nvme_tcp.SEQUENCE_ERROR)
+        self.assertEqual(queue.run(FABRICS, 4, (1, CAP)).status, nvme_tcp.SEQUENCE_ERROR)
+        self.assertEqual(queue.connect_command(NQN).status, 0)
+
+    def test_discovery_names_the_subsystem(self):
+        admin = self.host(nqn=DISCOVERY).admin
+        page = admin.identify(1).data
+        self.assertEqual(page[111], 2)
+        self.assertEqual(page[768:1024].rstrip(b"\0").decode(), DISCOVERY)
+        header = admin.run(0x02, 0, (0x70 | 255 << 16,), to_host=1024).data
+        self.assertEqual(struct.unpack_from("<QQH", header), (1, 1, 0))
+        entry = admin.run(0x02, 0, (0x70 | 255 << 16, 0, 1024), to_host=1024).data
+        self.assertEqual(tuple(entry[:3]), (3, 1, 2))
+        self.assertEqual(entry[32:64].decode().rstrip(), str(self.target.address[1]))
+        self.assertEqual(entry[256:512].rstrip(b"\0").decode(), NQN)
+        self.assertEqual(entry[512:768].decode().rstrip(), "127.0.0.1")
+        # No drive behind it.
+        self.assertEqual(admin.run(0xC2, 0, (0, 0x80, 4096), to_host=4096).status, nvme_tcp.INVALID_OPCODE)
+
+
+class Data(TargetTest):
+    def test_blocks_come_back_by_every_way_in(self):
+        for digests in 0, HDGST, DDGST, HDGST | DDGST:
+            with self.subTest(digests=digests):
+                io = self.host(digests).io()
+                small, large = pattern(8192), pattern(131072)[::-1]
+                self.assertEqual(io.run(0x01, 1, (16, 0, 15), to_drive=small).status, 0)
+                self.assertEqual(io.run(0x01, 1, (64, 0, 255), to_drive=large).status, 0)
+                self.assertEqual(io.run(0x02, 1, (16, 0, 15), to_host=8192).data, small)
+                self.assertEqual(io.run(0x02, 1, (64, 0, 255), to_host=131072).data, large)
+                self.assertEqual(io.run(0x01, 1, (16, 0, 15), to_drive=bytes(8192), in_capsule=False).status, 0)
+                self.assertEqual(io.run(0x02, 1, (16, 0, 15), to_host=8192).data, bytes(8192))
+                self.assertEqual(io.run(0x00, 1).status, 0)
+
+    def test_a_full_queue_of_large_commands_is_served(self):
+        io = self.host().io()
+        data = [bytes([n]) * 131072 for n in range(64)]
+        writes = [io.command(0x01, 1, (n * 256, 0, 255), to_drive=data[n]) for n in range(64)]
+        self.assertEqual([io.result(cid).status for cid in writes], [0] * 64)
+        reads = [io.command(0x02, 1, (n * 256, 0, 255), to_host=131072) for n in range(64)]
+        self.assertTrue(all(io.result(cid).data == data[n] for n, cid in enumerate(reads)))
+
+    def test_blocks_out_of_range_are_refused(self):
+        io = self.host().io()
+        last = (64 << 20) // 512
+        self.assertEqual(io.run(0x02, 1, (last - 1, 0, 0), to_host=512).status, 0)
+        self.assertEqual(io.run(0x02, 1, (last, 0, 0), to_host=512).status, 0x080)
+        self.assertEqual(io.run(0x02, 1, (last - 1, 0, 1), to_host=1024).status, 0x080)
+        self.assertEqual(io.run(0x02, 1, (0xFFFFFFFF, 0xFFFFFFFF, 0), to_host=512).status, 0x080)
+        self.assertEqual(io.run(0x02, 1, (0, 0, 1), to_host=512).status, 0x00F)
+        self.assertEqual(io.run(0x02, 2, (0, 0, 0), to_host=512).status, 0x00B)
+        self.assertEqual(io.run(0x02, 1, (0, 0, 256), to_host=131584).status, nvme_tcp.INVALID_FIELD)
+
+    def test_a_wrong_data_digest_fails_the_command_alone(self):
+        io = self.host(DDGST).io()
+        cid, entry = io.entry(0x01, 1, (0, 0, 0), 512, in_capsule=True)
+        header = struct.pack("<BBBBI", CMD, DDGST, 72, 72, 72 + 512 + 4) + entry
+        io.send(header + bytes(512) + b"\1\2\3\4")
+        self.assertEqual(io.result(cid).status, 0x022)
+        self.assertEqual(io.run(0x01, 1, (0, 0, 0), to_drive=bytes(512)).status, 0)
+
+    def test_pdus_cut_anywhere_are_put_together(self):
+        queue = self.host(HDGST | DDGST).admin
+        pieces = []
+        queue.send, real = pieces.append, queue.send
+        cid = queue.command(0xC1, 0, (160, 0, 64), to_drive=bytes(64))
+        for byte in b"".join(pieces):
+            real(bytes([byte]))
+        self.assertEqual(queue.result(cid).errno, 22)
+
+
+class Storage(TargetTest):
+    def setUp(self):
+        self.path = os.path.join(self.scratch(), "blocks")
+
+    def test_a_file_keeps_the_blocks(self):
+        data = pattern(4096)
+        for attempt in range(2):
+            self.target = Target(self, "--file", self.path, "--size", "1M")
+            host = self.host()
+            self.assertEqual(host.admin.identify(1).data[525] & 1, 1)
+            io = host.io()
+            if attempt == 0:
+                self.assertEqual(io.run(0x01, 1, (8, 0, 7), to_drive=data).status, 0)
+                self.assertEqual(io.run(0x00, 1).status, 0)
+                self.assertEqual(io.run(0x01, 1, (16, 0, 7 | 1 << 30), to_drive=data).status, 0)  # FUA
+                self.target.kill()
+            else:
+                self.assertEqual(io.run(0x02, 1, (8, 0, 7), to_host=4096).data, data)
+        self.assertEqual(os.path.getsize(self.path), 1 << 20)
+
+
+class RelayProtocol(TargetTest):
+    def test_an_echo_comes_back_with_every_digest(self):
+        port = self.echo()
+        for digests in 0, HDGST, DDGST, HDGST | DDGST:
+            with self.subTest(digests=digests):
+                relay = Relay(self.host(digests).admin, bytes([digests]) * 16)
+                relay.open(port)
+                data = pattern(200_000)
+                relay.send(data)
+                self.assertEqual(relay.receive(len(data)), data)
+
+    def test_an_rx_that_waits_does_not_hold_up_others(self):
+        relay = Relay(self.host().admin)
+        started = relay.rx_command(wait=10_000)
+        self.assertEqual(relay.admin.run(0x18).status, 0)
+        self.assertNotIn(started, relay.admin.done)
+
+    def test_an_empty_rx_ends_in_time_without_data(self):
+        relay = Relay(self.host().admin)
+        answer = relay.admin.result(relay.rx_command(wait=50))
+        self.assertEqual((answer.status, answer.dw0, answer.data), (0, 0, b""))
+
+    def test_a_session_goes_on_in_another_association(self):
+        port = self.echo()
+        host = self.host()
+        relay = Relay(host.admin)
+        relay.open(port)
+        relay.send(b"before")
+        self.assertEqual(relay.receive(6), b"before")
+        relay.rx_command(wait=10_000)  # left behind
+        lost = relay.batch([(Relay.DATA, 1, 0, b"between")], relay.tx_next)
+        relay.tx_command(lost, relay.tx_next)
+        host.close()
+        relay.admin = self.host().admin
+        self.assertEqual(relay.capabilities()[40:56], relay.epoch)
+        relay.attach(resume=True)
+        answer = relay.admin.result(relay.tx_command(lost, relay.tx_next))  # whatever became of the first one
+        relay.tx_next += 1
+        self.assertEqual((answer.status, answer.dw0), (0, relay.tx_next))
+        self.assertEqual(relay.receive(7), b"between")
+        relay.send(b"after")
+        self.assertEqual(relay.receive(5), b"after")
+
+    def test_one_host_going_takes_nothing_from_another(self):
+        port = self.echo()
+        gone, staying = self.host(), self.host(host=HOST + "2")
+        ends, stays = Relay(gone.admin, b"a" * 16), Relay(staying.admin, b"b" * 16)
+        ends.open(port)
+        stays.open(port)
+        ends.rx_command(wait=10_000)
+        waiting = stays.rx_command(wait=10_000)
+        self.assertEqual(stays.admin.run(0x18).status, 0)
+        gone.close()
+        eventually(lambda: "has ended" in self.target.log())
+        stays.tx((Relay.DATA, 1, 0, b"still here"))
+        data = b""
+        answer = stays.admin.result(waiting)
+        for frame in stays.take(answer):
+            data += frame[3] if frame[0] == Relay.DATA else b""
+        self.assertEqual(data or stays.receive(10), b"still here")
+
+    def test_failures_name_their_cause(self):
+        relay = Relay(self.host().admin)
+        with self.raises_errno(111):
+            relay.open(closed_port())
+        answer = relay.admin.run(0xC1, 0, (162, 999, 64), to_drive=bytes(64))
+        self.assertEqual(answer.errno, 116)
+
+    def test_a_first_generation_command_is_refused(self):
+        self.assertEqual(self.host().admin.run(0xC0, 0, (0, 0), to_host=4096).status, nvme_tcp.INVALID_OPCODE)
+
+
+class Allowed(TargetTest):
+    def setUp(self):
+        self.port = self.echo()
+        self.target = Target(self, "--allow", f"127.0.0.1:{self.port}", "--allow", "[::1]:*", "--hostnqn", HOST)
+
+    def test_other_addresses_are_refused(self):
+        relay = Relay(self.host().admin)
+        relay.open(self.port)
+        relay.open(self.port, 3, b"localhost")
+        relay.open(self.port, 5, b"::ffff:127.0.0.1")
+        with self.raises_errno(13):
+            relay.open(self.echo(), 7)
+        with self.raises_errno(111):
+            relay.open(closed_port(), 9, b"::1")
+
+    def test_other_hosts_are_refused(self):
+        self.assertEqual(self.queue().connect_command(NQN, host=HOST + "2").status, 0x184)
+        stranger = self.host(nqn=DISCOVERY, host=HOST + "2").admin
+        header = stranger.run(0x02, 0, (0x70 | 255 << 16,), to_host=1024).data
+        self.assertEqual(struct.unpack_from("<QQ", header), (1, 0))
+
+
+class Inside(TargetTest):
+    def setUp(self):
+        self.inside = self.netns()
+        self.target = Target(self, "--netns", self.inside.name)
+
+    def test_services_are_those_of_the_namespace(self):
+        server = self.server(Server.echo, netns=self.inside)
+        relay = Relay(self.host().admin)
+        relay.open(server.port)
+        relay.send(b"in there")
+        self.assertEqual(relay.receive(8), b"in there")
+        with self.raises_errno(111):
+            relay.open(self.echo(), 3)
+
+
+class Misuse(TargetTest):
+    """Section 3.5 of the transport's specification: 1 header field, 2 sequence, 3 header digest, 4 out of range,
+    5 limit exceeded, 6 unsupported parameter."""
+
+    def setUp(self):
+        super().setUp()
+        self.bystander = self.host()
+        self.relay = Relay(self.bystander.admin, b"bystander-------")
+        self.relay.open(self.echo())
+
+    def tearDown(self):
+        self.relay.send(b"unharmed")
+        self.assertEqual(self.relay.receive(8), b"unharmed")
+        self.assert_serves()
+
+    def raw(self, data):
+        queue = self.queue(handshake=False)
+        queue.send(data)
+        return queue
+
+    def test_no_ic_req_first(self):
+        queue = self.queue(handshake=False)
+        queue.pdu(CMD, queue.entry(FABRICS, 4)[1])
+        self.assert_ended(queue, 2)
+
+    def test_second_ic_req(self):
+        queue = self.queue()
+        queue.pdu(IC_REQ, bytes(120))
+        self.assert_ended(queue, 2)
+
+    def test_another_version_or_alignment(self):
+        self.assert_ended(self.raw(struct.pack("<BBBBIHBBI112x", 0, 0, 128, 0, 128, 1, 0, 0, 0)), 6, 8)
+        self.assert_ended(self.raw(struct.pack("<BBBBIHBBI112x", 0, 0, 128, 0, 128, 0, 3, 0, 0)), 6, 10)
+
+    def test_unknown_and_wrong_types(self):
+        for kind in 8, 10, 255, 1, 5, 7, 9:
+            self.assert_ended(self.raw(struct.pack("<BBBBI", kind, 0, 128, 0, 128)), 1, 0)
+
+    def test_wrong_lengths(self):
+        self.assert_ended(self.raw(struct.pack("<BBBBI", 0, 0, 72, 0, 128)), 1, 2)
+        self.assert_ended(self.raw(struct.pack("<BBBBI", 0, 0, 128, 0, 0)), 1, 4)
+        self.assert_ended(self.raw(struct.pack("<BBBBI", 0, 0, 128, 0, 0xFFFFFFFF)), 1, 4)
+        queue = self.queue()
+        queue.send(struct.pack("<BBBBI", CMD, 0, 72, 72, 0xFFFFFFFF) + queue.entry(FABRICS, 1, length=1024)[1])
+        self.assert_ended(queue, 5)
+        queue = self.queue()
+        queue.send(struct.pack("<BBBBI", CMD, 0, 72, 70, 80))
+        self.assert_ended(queue, 1, 3)
+
+    def test_more_in_capsule_than_8_kib(self):
+        queue = self.host().admin
+        queue.command(0xC1, 0, (162, 1, 8196), to_drive=bytes(8196), in_capsule=True)
+        self.assert_ended(queue, 5)
+
+    def test_digests_that_were_not_agreed(self):
+        queue = self.queue()
+        queue.pdu(CMD, queue.entry(FABRICS, 4)[1], digests=HDGST)
+        self.assert_ended(queue, 1, 1)
+        queue = self.queue(HDGST)
+        queue.pdu(CMD, queue.entry(FABRICS, 4)[1], digests=0)
+        self.assert_ended(queue, 1)
+
+    def test_a_wrong_header_digest(self):
+        queue = self.queue(HDGST)
+        entry = queue.entry(FABRICS, 4)[1]
+        queue.send(struct.pack("<BBBBI", CMD, HDGST, 72, 0, 76) + entry + b"\4\3\2\1")
+        self.assert_ended(queue, 3, 0x01020304)
+
+    def transfer(self):
+        """A write of 16 KiB whose R2T has come: (queue, cid, tag)."""
+        queue = self.host().io()
+        cid = queue.command(0x01, 1, (0, 0, 31), to_drive=bytes(16384))
+        kind, _, header, _ = queue.receive_pdu()
+        self.assertEqual(kind, R2T)
+        told, tag, offset, length = struct.unpack_from("<HHII", header, 8)
+        self.assertEqual((told, offset, length), (cid, 0, 16384))
+        return queue, cid, tag
+
+    def h2c(self, queue, cid, tag, offset, size, flags=0, told=None):
+        queue.pdu(H2C_DATA, struct.pack("<HHII4x", cid, tag, offset, told or size), bytes(size), flags)
+
+    def test_data_nobody_asked_for(self):
+        queue = self.host().io()
+        self.h2c(queue, 1, 0, 0, 512, LAST)
+        self.assert_ended(queue, 1, 10)
+        queue, cid, tag = self.transfer()
+        self.h2c(queue, cid, tag + 1, 0, 512)
+        self.assert_ended(queue, 1, 10)
+
+    def test_data_of_another_command(self):
+        queue, cid, tag = self.transfer()
+        self.h2c(queue, cid + 1, tag, 0, 512)
+        self.assert_ended(queue, 1, 8)
+
+    def test_data_at_the_wrong_place_or_too_much(self):
+        queue, cid, tag = self.transfer()
+        self.h2c(queue, cid, tag, 512, 512)
+        self.assert_ended(queue, 4, 12)
+        queue, cid, tag = self.transfer()
+        self.h2c(queue, cid, tag, 0, 16388, LAST)
+        self.assert_ended(queue, 5, 16)
+        queue, cid, tag = self.transfer()
+        self.h2c(queue, cid, tag, 0, 512, told=516)
+        self.assert_ended(queue, 1, 16)
+        queue, cid, tag = self.transfer()
+        self.h2c(queue, cid, tag, 0, 512, LAST)
+        self.assert_ended(queue, 1, 1)
+
+    def test_more_commands_than_the_queue_has_entries(self):
+        relay = Relay(self.host(entries=4).admin)
+        for _ in range(5):
+            relay.rx_command(wait=10_000)
+            relay.rx_next += 1
+        self.assert_ended(relay.admin, 2)
+
+    def test_a_host_that_ends_it(self):
+        queue = self.host().admin
+        queue.pdu(2, struct.pack("<HI10x", 1, 4), digests=0)
+        with self.assertRaises(Ended):
+            queue.step()
+
+    def test_descriptors_that_make_no_sense(self):
+        admin = self.host().admin
+
+        def status(offset=0, length=0, kind=0x5A, data=b"", flags=0x40, opcode=0x06):
+            entry = struct.pack("<BBHI16xQIxxxB6I", opcode, flags, 7, 0, offset, length, kind, 1, 0, 0, 0, 0, 0)
+            admin.pdu(CMD, entry, data)
+            return admin.result(7).status
+
+        self.assertEqual(status(length=4096, kind=0x40), 0x011)
+        self.assertEqual(status(length=4096, kind=0x01), 0x00F)
+        self.assertEqual(status(length=64, kind=0x01, offset=8, data=bytes(64), opcode=0xC1), 0x016)
+        self.assertEqual(status(length=32, kind=0x01, data=bytes(64), opcode=0xC1), 0x00F)
+        self.assertEqual(status(length=64, kind=0x5A, data=bytes(64), opcode=0xC1), 0x00F)
+        self.assertEqual(status(length=1 << 20), nvme_tcp.INVALID_FIELD)
+        self.assertEqual(status(length=100), nvme_tcp.INVALID_FIELD)
+        self.assertEqual(status(length=4096, flags=0x41), nvme_tcp.INVALID_FIELD)
+        self.assertEqual(status(length=4096, opcode=0x83), nvme_tcp.INVALID_FIELD)
+        self.assertEqual(status(length=4096), 0)
+
+    def test_a_flood_of_connections_is_limited(self):
+        flood = [socket.create_connection(self.target.address) for _ in range(100)]
+        for sock in flood:
+            self.addCleanup(sock.close)
+        eventually(lambda: "closed at once" in self.target.log())
+        self.relay.send(b"during")
+        self.assertEqual(self.relay.receive(6), b"during")
+        for sock in flood:
+            sock.close()
+
+        def room():
+            with contextlib.suppress(Ended, OSError, AssertionError):
+                self.assert_serves()
+                return True
+            return False
+
+        eventually(room)
+
+    def test_random_bytes(self):
+        for seed in range(20):
+            queue = self.queue()
+            queue.send(pattern(100_000)[seed * 1000:seed * 1000 + 500])
+            with contextlib.suppress(Ended, BrokenPipeError, ConnectionResetError):
+                queue.sock.shutdown(socket.SHUT_WR)
+                while True:
+                    queue.step()
+
+
+class Silence(TargetTest):
+    def test_a_host_without_keep_alive_is_gone(self):
+        host = self.host(keep_alive=300)
+        io = host.io()
+        for _ in range(3):
+            self.assertEqual(host.admin.run(0x18).status, 0)
+        for queue in host.admin, io:
+            with self.assertRaises(Ended):
+                queue.step()
+        self.assertIn("not heard for its keep-alive timeout", self.target.log())
+
+    def test_keep_alive_keeps_it(self):
+        host = self.host(keep_alive=1000)
+        relay = Relay(host.admin)
+        for _ in range(15):  # 1.5 s, told by rx that wait; each is a sign of life
+            self.assertEqual(relay.rx(wait=100), [])
+
+    def test_an_idle_target_does_nothing(self):
+        host = self.host()
+        host.io()
+        relay = Relay(host.admin)
+        before = cpu_ticks(self.target.process.pid)
+        for _ in range(5):
+            relay.rx(wait=200)
+        self.assertLessEqual(cpu_ticks(self.target.process.pid) - before, 5)
+
+    def test_a_host_that_does_not_read_stalls_itself_alone(self):
+        other = self.host().io()
+        slow = self.host(host=HOST + "2").io()
+        for n in range(100):
+            slow.command(0x02, 1, (n, 0, 255), to_host=131072)
+        for _ in range(20):
+            self.assertEqual(other.run(0x02, 1, (0, 0, 255), to_host=131072).status, 0)
+        for _ in range(100):
+            slow.step()
+            slow.step()
+        self.assertEqual(len(slow.done), 100)
+
+
+class Program(CsdTest):
+    def failure(self, *options):
+        run = subprocess.run([TARGET, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                             timeout=20 * csd.SLOW, check=False)
+        self.assertNotEqual(run.returncode, 0)
+        return run.stdout + run.stderr
+
+    def test_sentences_name_what_is_wrong(self):
+        self.assertIn('"127.0.0.1"', self.failure("--listen", "127.0.0.1"))
+        self.assertIn("not a name", self.failure("--listen", "localhost:4420"))
+        self.assertIn("vsock:CID:PORT", self.failure("--listen", "vsock:x:1"))
+        self.assertIn("1 to 107 bytes", self.failure("--listen", "unix:" + "x" * 200))
+        self.assertIn("223 bytes", self.failure("--nqn", "nqn." + "x" * 300))
+        self.assertIn('"db.local:5432"', self.failure("--allow", "db.local:5432"))
+        self.assertIn("no-such-namespace", self.failure("--netns", "no-such-namespace"))
+        self.assertIn("/proc/none", self.failure("--file", "/proc/none", "--size", "1M"))
+        self.assertIn("0 blocks", self.failure("--size", "100"))
+
+    def test_an_address_in_use_is_told(self):
+        target = Target(self)
+        self.assertIn("in use", self.failure("--listen", target.text))
+
+    def test_unix_sockets(self):
+        path = os.path.join(self.scratch(), "target")
+        for _ in range(2):
+            target = Target(self, listen="unix:" + path)
+            self.assertEqual(Host(self, target.address, NQN).admin.identify(1).status, 0)
+            # What a killed target leaves is replaced.
+            target.kill()
+        Target(self, listen="unix:" + path)
+
+    def test_ipv6(self):
+        target = Target(self, listen="[::1]:0")
+        entry = Host(self, target.address, DISCOVERY).admin.run(0x02, 0, (0x70 | 511 << 16,), to_host=2048).data[1024:]
+        self.assertEqual((entry[1], entry[512:768].decode().rstrip()), (2, "::1"))
+
+    def test_names_of_the_same_drive_are_the_same(self):
+        def name():
+            process = spawn([TARGET, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+            line = process.stdout.readline()
+            process.terminate()
+            process.wait()
+            process.stdout.close()
+            return line.split()[-1]
+
+        self.assertRegex(name(), r"^nqn\.2014-08\.org\.nvmexpress:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+        self.assertEqual(name(), name())
+
+
+if __name__ == "__main__":
+    csd.main()
