@@ -68,7 +68,7 @@ killed_reader() {
   [ $status = 137 ]
   within 10 no_connection 127.0.0.1:7
 }
-no_connection() { ! grep -qF "$1" $mount/connections; }
+no_connection() { [ "$(grep -cF "$1" $mount/connections)" = 0 ]; }
 
 for dialect in v1 v2; do
   step "$dialect: csdfs mounts a drive" mounts $dialect

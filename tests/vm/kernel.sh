@@ -2,13 +2,14 @@
 
 # Warnings about the emulated processor and its clocks are not looked at; from here on every one is.
 booted() {
-  ! dmesg | grep -E "$bugs"
+  not grep -E "$bugs" <(dmesg)
   dmesg --clear
 }
 
 modules() {
   modprobe -a nvme-fabrics nvme-tcp fuse
-  [ -e /dev/nvme-fabrics ] && [ -e /dev/fuse ]
+  [ -c /dev/nvme-fabrics ]
+  [ -c /dev/fuse ]
 }
 
 step "the kernel boots without a complaint" booted

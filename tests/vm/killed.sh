@@ -12,8 +12,8 @@ survivors() {
   kill -s KILL "$(pidof csdfs)"
   within 5 gone $reader
   within 5 gone $writer
-  ! wait $reader
-  ! wait $writer
+  not wait $reader
+  not wait $writer
 }
 
 # For a second it has been waiting, and nothing was taken off it.

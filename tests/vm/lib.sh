@@ -5,7 +5,7 @@ drive=csd0 # the network namespace that is the inside of the drive
 shim=/usr/local/lib/libnvsock.so
 steps=0
 
-# step "what it proves" FUNCTION [ARGUMENT...]: runs the function, 40 s at most, and prints its verdict; what it
+# step "what it proves" FUNCTION [ARGUMENT...]: runs the function, 60 s at most, and prints its verdict; what it
 # printed follows when it failed. Processes that it left in its group are killed.
 step() {
   local sentence=$1 group guard status=0
@@ -18,7 +18,7 @@ step() {
     "$@"
   ) >/run/step.log 2>&1 &
   group=$!
-  (sleep 40 && echo "not over within 40 s" >>/run/step.log && kill -s KILL -- -$group) &
+  (sleep 60 && echo "not over within 60 s" >>/run/step.log && kill -s KILL -- -$group) &
   guard=$!
   set +m
   wait $group 2>/dev/null || status=$?
@@ -75,6 +75,14 @@ fails() {
     echo "that should have failed with: $pattern (exit status $status)"
     return 1
   }
+}
+
+# "!" that set -e obeys.
+not() {
+  if "$@"; then
+    echo "that should not have been so: $*"
+    return 1
+  fi
 }
 
 same() { # NAME: does standard input hold the bytes of /srv/www/NAME?
