@@ -126,6 +126,9 @@ nothing_stuck() {
 
 bugs='BUG|WARNING|Oops|Call Trace|blocked for more|stall|[Tt]imeout|[Tt]imed out'
 
+# An emulated processor's lack of time.
+noise='hrtimer: interrupt took|clocksource|hogged CPU'
+
 # Since the last call the kernel has told no warning, nor anything that sounds like one. $1: what may be there.
 kernel_is_content() {
   local allowed=${1:-^$} lines
@@ -133,7 +136,7 @@ kernel_is_content() {
   lines=$({
     dmesg --level emerg,alert,crit,err,warn
     dmesg | grep -E "$bugs" || true
-  } | grep -vE "$allowed" | sort -u) || true
+  } | grep -vE "$noise|$allowed" | sort -u) || true
   dmesg --clear
   printf '%s\n' "$lines"
   [ -z "$lines" ]
