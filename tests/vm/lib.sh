@@ -6,7 +6,8 @@ shim=/usr/local/lib/libnvsock.so
 steps=0
 
 # step "what it proves" FUNCTION [ARGUMENT...]: runs the function, 60 s at most, and prints its verdict; what it
-# printed follows when it failed. Processes that it left in its group are killed.
+# printed follows when it failed. Processes that it left in its group are killed. Fails as the function does, for
+# "|| return" where the rest of a section would be pointless.
 step() {
   local sentence=$1 group guard status=0
   shift
@@ -38,6 +39,7 @@ step() {
       dmesg | tail -n 15
     } 2>&1 | sed 's/^/#   /'
   fi
+  return $status
 }
 
 # Up to $1 seconds for the rest of the line to succeed.
@@ -170,8 +172,4 @@ start_services() {
 listening() {
   local port
   for port in "$@"; do [ -n "$(ip netns exec $drive ss -Hltn "sport = :$port")" ] || return 1; done
-}
-
-through_shim() { # COMMAND...: 30 s at most
-  LD_PRELOAD=$shim timeout 30 "$@"
 }
