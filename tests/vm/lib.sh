@@ -87,14 +87,7 @@ not() {
   fi
 }
 
-same() { # NAME: does standard input hold the bytes of /srv/www/NAME?
-  local sum
-  sum=$(sha256sum)
-  [ "$sum" = "$(sha256sum <"/srv/www/$1")" ] || {
-    echo "other bytes than /srv/www/$1"
-    return 1
-  }
-}
+same() { cmp - "/srv/www/$1"; } # NAME: does standard input hold these bytes?
 
 gone() { ! kill -0 "$1" 2>/dev/null; }
 mounted() { grep -q " $mount fuse.csdfs " /proc/mounts; }
@@ -144,8 +137,8 @@ kernel_is_content() {
   [ -z "$lines" ]
 }
 
-# The services inside the drive, once for all sections: ssh, HTTP, an echo, one that tells the checksum of what it
-# was sent, one that sends a file, one that never reads.
+# The services inside the drive, once for all sections: ssh, HTTP, an echo, one that keeps what it was sent in
+# /run/sink, one that sends a file, one that never reads.
 start_services() {
   ip netns add $drive
   ip -n $drive link set lo up
@@ -163,7 +156,7 @@ start_services() {
   "${inside[@]}" /usr/sbin/sshd -D -o ListenAddress=127.0.0.1 &
   "${inside[@]}" httpd -f -p 127.0.0.1:80 -h /srv/www &
   "${inside[@]}" socat TCP-LISTEN:7,$address PIPE &
-  "${inside[@]}" socat -u TCP-LISTEN:9,$address SYSTEM:'sha256sum >/run/sink.part; mv /run/sink.part /run/sink' &
+  "${inside[@]}" socat -u TCP-LISTEN:9,$address SYSTEM:'cat >/run/sink.part; mv /run/sink.part /run/sink' &
   "${inside[@]}" socat -U TCP-LISTEN:19,$address OPEN:/srv/www/small &
   "${inside[@]}" socat TCP-LISTEN:13,$address SYSTEM:'exec sleep 1000' &
   within 20 listening 22 80 7 9 19 13

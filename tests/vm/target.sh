@@ -72,8 +72,8 @@ survive() {
   wait $down
   wait $up
   same large </run/got
-  within 20 test -s /run/sink
-  [ "$(cat /run/sink)" = "$(sha256sum </srv/www/large)" ]
+  within 20 test -e /run/sink
+  same large </run/sink
 }
 
 resumptions() { grep -c 'the session was resumed' /run/syslog || true; }
@@ -143,7 +143,7 @@ step "csdfs mounts it" mounts_controller || return
 step "head reads a connection, errors have their names" files
 step "exec 3<> talks HTTP" descriptors
 step "socat sends and receives at the same time" polled
-step "dd sends every byte" sent /srv/www/large
+step "dd sends every byte" sent large
 step "curl over the shim" curl_over_shim
 step "ssh over the shim, both ways" ssh_over_shim
 step "transfers survive nvme reset" survive reset
