@@ -12,6 +12,7 @@ step() {
   local sentence=$1 group guard status=0
   shift
   steps=$((steps + 1))
+  rm -f /run/step.log # services write to the one of the step that started them
   set -m
   (
     set +m
