@@ -1,0 +1,163 @@
+# A CSD on the network: csd-target in this machine, with the kernel's own NVMe/TCP driver as its host. csdfs works
+# through ioctls of that driver here, as it does with a drive in a slot.
+
+nqn=nqn.2026-11.test.nvsock:csd
+
+listens() { [ -n "$(ss -Hltn 'sport = :4420')" ]; }
+silent() { ! listens; }
+controller() { basename "$(dirname "$(grep -lxsF $nqn /sys/class/nvme/*/subsysnqn)")"; }
+live() { [ "$(cat "/sys/class/nvme/$(controller)/state" 2>/dev/null)" = live ]; }
+no_controller() { ! grep -qxsF $nqn /sys/class/nvme/*/subsysnqn; }
+namespace() { # its block device: the one that is neither the plain SSD nor a path (nvme1c1n1)
+  basename "$(ls -d /sys/block/nvme*n* | grep -E 'nvme[1-9][0-9]*n')"
+}
+
+target_starts() {
+  setsid csd-target --listen 127.0.0.1:4420 --nqn $nqn --size 64M --netns $drive >/run/target.log 2>&1 &
+  within 10 listens || {
+    cat /run/target.log
+    return 1
+  }
+  within 5 grep -F $nqn /run/target.log
+}
+
+target_ends() { # SIGNAL
+  kill -s "$1" "$(pidof csd-target)"
+  within 10 silent
+}
+
+discovered() { expect "subnqn: *$nqn" nvme discover -t tcp -a 127.0.0.1 -s 4420; }
+
+# A reconnect is tried every second, for 15 s, after which the kernel removes the controller.
+connected() {
+  timeout 30 nvme connect -t tcp -a 127.0.0.1 -s 4420 -n $nqn --reconnect-delay=1 --ctrl-loss-tmo=15
+  within 10 live
+}
+
+identified() {
+  expect '^cntrltype' nvme id-ctrl "/dev/$(controller)"
+  expect "/dev/$(namespace)" nvme list
+}
+
+blocks() {
+  local device
+  device=/dev/$(namespace)
+  timeout 30 dd if=/srv/www/large of="$device" bs=1M oflag=direct
+  timeout 30 dd if="$device" bs=1M count=20 iflag=direct | same large
+}
+
+mounts_controller() {
+  csdfs "/dev/$(controller)" $mount
+  mounted
+  expect '^dialect:' cat $mount/status
+}
+
+# Transfers in both directions, slow enough that the command given here runs in the middle of them.
+survive() {
+  local down up piece resumed
+  resumed=$(resumptions)
+  rm -f /run/got /run/sink
+  through_shim curl -sS --limit-rate 4M http://127.0.0.1/large -o /run/got &
+  down=$!
+  for piece in {0..19}; do
+    dd if=/srv/www/large bs=1M skip="$piece" count=1 status=none
+    sleep 0.2
+  done >$mount/tcp/127.0.0.1:9 &
+  up=$!
+  within 15 size_over /run/got 2000000
+  "$@"
+  not gone $down
+  not gone $up
+  within 10 resumed_since "$resumed"
+  wait $down
+  wait $up
+  same large </run/got
+  within 20 test -e /run/sink
+  same large </run/sink
+}
+
+resumptions() { grep -c 'the session was resumed' /run/syslog || true; }
+resumed_since() { [ "$(resumptions)" -gt "$1" ]; }
+
+reset() { timeout 30 nvme reset "/dev/$(controller)"; }
+
+reconnections() { dmesg | grep -c 'Successfully reconnected' || true; }
+reconnected_since() { [ "$(reconnections)" -gt "$1" ]; }
+
+connection_lost() {
+  local before
+  before=$(reconnections)
+  ss -K dst 127.0.0.1 dport = 4420
+  within 15 reconnected_since "$before"
+}
+
+# Another csd-target knows nothing of the sessions of the first: connections end, the mount goes on.
+target_replaced() {
+  local reader
+  cat $mount/tcp/127.0.0.1:7 &
+  reader=$!
+  within 10 waits_in_read $reader
+  target_ends KILL
+  target_starts
+  within 15 live
+  within 20 gone $reader
+  not wait $reader
+  expect '^SSH-2.0-' head -n 1 $mount/tcp/127.0.0.1:22
+}
+
+# Whatever becomes of a transfer whose controller is taken away: it ends, and never with other bytes and no error.
+disconnected() {
+  local client
+  rm -f /run/got
+  through_shim curl -sS --limit-rate 4M http://127.0.0.1/large -o /run/got &
+  client=$!
+  within 15 size_over /run/got 2000000
+  timeout 30 nvme disconnect -n $nqn
+  within 10 no_controller
+  connected
+  within 40 gone $client
+  if wait $client; then same large </run/got; fi
+}
+
+target_gone() {
+  local one other
+  cat $mount/tcp/127.0.0.1:7 &
+  one=$!
+  cat $mount/tcp/127.0.0.1:7 &
+  other=$!
+  within 10 waits_in_read $one
+  within 10 waits_in_read $other
+  target_ends KILL
+  kill -s KILL $one
+  within 5 gone $one
+  within 45 gone $other # the lease is 30 s
+  not wait $other
+}
+
+step "csd-target listens" target_starts || return
+step "nvme discover finds it" discovered
+step "nvme connect makes it a controller" connected || return
+step "nvme list and nvme id-ctrl show it" identified
+step "dd writes its namespace and reads it back" blocks
+step "csdfs mounts it" mounts_controller || return
+step "head reads a connection, errors have their names" files
+step "exec 3<> talks HTTP" descriptors
+step "socat sends and receives at the same time" polled
+step "dd sends every byte" sent large
+step "curl over the shim" curl_over_shim
+step "ssh over the shim, both ways" ssh_over_shim
+step "transfers survive nvme reset" survive reset
+step "transfers survive the loss of the NVMe/TCP connections" survive connection_lost
+step "after kill -9 of csd-target its successor serves the same mount" target_replaced
+step "nvme disconnect ends a transfer, and loses nothing silently" disconnected
+step "unmounting ends csdfs" unmounted
+step "csdfs mounts the new controller" mounts_controller || return
+step "curl over the shim" curl_over_shim
+step "kill -9 of csd-target: who waits can be killed, or gets an error within the lease" target_gone
+step "unmounting ends csdfs" unmounted
+step "the kernel has removed the controller" within 30 no_controller
+step "csd-target starts once more" target_starts
+step "SIGTERM ends it" target_ends TERM
+# 880 is 370h, "host path error": the driver's farewell to a controller that is gone already.
+step "the kernel has nothing to say but that connections were lost" kernel_is_content \
+  'nvme nvme[0-9]+: (resetting controller|starting error recovery|Reconnecting in|failed to send request|failed to connect socket: -111|Failed reconnect attempt|Removing controller|Property Set error: 880)'
