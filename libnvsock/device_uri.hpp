@@ -2,11 +2,13 @@
 //
 //   /dev/nvmeN[?relays=N]
 //   emu:[?relays=N][&netns=NAME][&dialect=v1|v2]
+//   nvme-tcp://..., unix:..., vsock:... (libnvsock/nvme_tcp_target.hpp)
 #pragma once
 
 #include <string>
 #include <string_view>
 
+#include "libnvsock/nvme_tcp_target.hpp"
 #include "libnvsock/result.hpp"
 
 namespace nvsock {
@@ -20,7 +22,7 @@ struct EmulatedDriveOptions {
 };
 
 struct DeviceUri {
-  enum class Kind { controller, emulated };
+  enum class Kind { controller, emulated, nvme_tcp };
 
   // More than any firmware has and than one event loop's descriptors allow by default.
   static constexpr unsigned max_relays = 512;
@@ -30,6 +32,7 @@ struct DeviceUri {
   std::string controller;  // "nvme1", kind controller
   unsigned relays = 4;     // how many the drive is said to have
   EmulatedDriveOptions emulated;
+  NvmeTcpTarget target;  // kind nvme_tcp
 };
 
 // EINVAL with a sentence that names the part that is wrong.
