@@ -650,6 +650,7 @@ TEST_F(NvmeTcpPortTest, what_breaks_the_rules_ends_the_connection_and_touches_no
       {"two completions", [](auto& c, auto, auto read) { return c.response(read) + c.response(read); }},
       {"R2T for a read", [&](auto&, auto, auto read) { return r2t(read, 0, 4); }},
       {"R2T beyond the data", [&](auto&, auto write, auto) { return r2t(write, large, 4); }},
+      {"R2T behind the data", [&](auto&, auto write, auto) { return r2t(write, large + 4, 4); }},
       {"R2T of nothing", [&](auto&, auto write, auto) { return r2t(write, 0, 0); }},
       {"R2T that wraps", [&](auto&, auto write, auto) { return r2t(write, 8, UINT32_MAX); }},
       {"R2T for no command", [&](auto&, auto, auto) { return r2t(1000, 0, 4); }},
