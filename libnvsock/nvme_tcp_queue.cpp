@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
@@ -34,7 +35,7 @@ bool moves_data_to_host(const Command& command) {
 }  // namespace
 
 NvmeTcpQueue::NvmeTcpQueue(asio::io_context& loop, nvme_tcp::Digests digests, Owner& owner)
-    : socket_(loop), digests_(digests), owner_(owner), receiver_(From::controller, *this) {}
+    : socket_(loop), writable_(loop), digests_(digests), owner_(owner), receiver_(From::controller, *this) {}
 
 // --- the connection ---
 
@@ -43,27 +44,22 @@ void NvmeTcpQueue::start(int fd) {
   greeting_.head_size = nvme_tcp::encode(nvme_tcp::IcReq{.digests = digests_}, greeting_.head);
   greeting_.sending = true;
   first_ = last_ = &greeting_;
-  await_connected();
+  await_writable(&NvmeTcpQueue::connected);
 }
 
-void NvmeTcpQueue::await_connected() {
-  socket_.async_wait(stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       if (cancelled || self->closed_) return;
-                       int error = 0;
-                       socklen_t size = sizeof error;
-                       getsockopt(self->socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size);
-                       if (error != 0) return self->lost(error);
-                       self->awaiting_writable_ = false;
-                       self->flush();
-                       if (!self->closed_) self->await_readable();
-                     });
+void NvmeTcpQueue::connected() {
+  int error = 0;
+  socklen_t size = sizeof error;
+  getsockopt(socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size);
+  if (error != 0) return lost(error);
+  await_readable();
 }
 
 void NvmeTcpQueue::close() {
   closed_ = true;
   asio::error_code ignored;
   socket_.close(ignored);
+  writable_.close(ignored);
 }
 
 void NvmeTcpQueue::fail(int code, const std::string& text) {
@@ -210,7 +206,7 @@ void NvmeTcpQueue::flush() {
     const ssize_t size = sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (size < 0) {
       if (errno == EINTR) continue;
-      if (errno == EAGAIN) return await_writable();
+      if (errno == EAGAIN) return await_writable(nullptr);
       return lost(errno);
     }
     sent_ += static_cast<size_t>(size);
@@ -223,15 +219,22 @@ void NvmeTcpQueue::flush() {
   }
 }
 
-void NvmeTcpQueue::await_writable() {
+// On a descriptor of its own, which lives as long as the wait: Asio would report every later change of the
+// socket's room, each with a call of epoll_wait.
+void NvmeTcpQueue::await_writable(void (NvmeTcpQueue::*next)()) {
+  asio::error_code error;
+  writable_.assign(dup(socket_.native_handle()), error);
+  if (error) return lost(EMFILE);
   awaiting_writable_ = true;
-  socket_.async_wait(stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       if (cancelled || self->closed_) return;
-                       self->awaiting_writable_ = false;
-                       self->flush();
-                       self->owner_.on_batch_end();
-                     });
+  writable_.async_wait(stream_descriptor::wait_write,
+                       [self = shared_from_this(), next](const asio::error_code& cancelled) {
+                         if (cancelled || self->closed_) return;
+                         self->writable_.close();
+                         self->awaiting_writable_ = false;
+                         if (next != nullptr) (self.get()->*next)();
+                         if (!self->closed_) self->flush();
+                         self->owner_.on_batch_end();
+                       });
 }
 
 // --- receiving ---

@@ -96,9 +96,9 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   bool refuse(nvme_tcp::FatalError error, uint32_t where);
   Slot* in_flight(uint16_t cid);  // null: no such command waits for anything
 
-  void await_connected();
+  void connected();
   void await_readable();
-  void await_writable();
+  void await_writable(void (NvmeTcpQueue::*next)());  // then calls `next`, if not null, and flush()
   void readable();
   void lost(int code);
   void send(Slot& slot, uint32_t first, uint32_t size);
@@ -107,6 +107,7 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   void complete(Slot& slot);
 
   asio::posix::stream_descriptor socket_;
+  asio::posix::stream_descriptor writable_;  // open while the socket's room is waited for
   const nvme_tcp::Digests digests_;
   Owner& owner_;
   nvme_tcp::PduReceiver receiver_;
@@ -118,7 +119,7 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   Slot* receiving_ = nullptr;  // whose data arrives
   bool receiving_last_ = false;
   bool ready_ = false;
-  bool awaiting_writable_ = true;  // until it is connected
+  bool awaiting_writable_ = false;
   bool closed_ = false;
   bool heard_ = false;
   uint8_t first_byte_ = 0;  // that the target ever sent
