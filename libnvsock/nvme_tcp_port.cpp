@@ -107,7 +107,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
 
  private:
-  // How far the connection is. Each step but the last two is a command in flight, or about to be.
+  // How far the connection is. From connect to identify, own_ is the command of that name.
   enum class Step : uint8_t {
     down,          // waits for the next attempt; no queue_
     greeting,      // socket and ICReq
@@ -150,7 +150,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   Clock::TimePoint timer_at_{};  // when it is due, while a connection is up
   std::shared_ptr<NvmeTcpQueue> queue_;
   Step step_ = Step::down;
-  bool was_live_ = false;  // or opening: the first failure is told to the caller, and nothing tries again
+  bool was_live_ = false;  // before that nothing is tried again: open() tells why
   Error error_;            // of the last connection
   Clock::TimePoint attempt_ends_{};
   Clock::TimePoint keep_alive_at_{};
