@@ -6,6 +6,7 @@
 #include "libnvsock/dialect_v2.hpp"
 #include "libnvsock/emulated_port.hpp"
 #include "libnvsock/ioctl_port.hpp"
+#include "libnvsock/nvme_tcp_port.hpp"
 #include "libnvsock/probe.hpp"
 
 namespace nvsock {
@@ -18,6 +19,18 @@ relay_v2::SessionId random_session() {
   return id;
 }
 
+Result<std::unique_ptr<CommandPort>> open_port(asio::io_context& loop, const DeviceUri& uri, const Log& log) {
+  switch (uri.kind) {
+    case DeviceUri::Kind::emulated:
+      return open_emulated_port(loop, uri.emulated);
+    case DeviceUri::Kind::controller:
+      return open_ioctl_port(loop, uri.controller);
+    case DeviceUri::Kind::nvme_tcp:
+      break;
+  }
+  return open_nvme_tcp_port(loop, uri.target, log);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::string& uri,
@@ -25,9 +38,7 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   Result<DeviceUri> parsed = parse_device_uri(uri);
   if (!parsed) return parsed.error();
 
-  Result<std::unique_ptr<CommandPort>> port = parsed->kind == DeviceUri::Kind::emulated
-                                                  ? open_emulated_port(loop, parsed->emulated)
-                                                  : open_ioctl_port(loop, parsed->controller);
+  Result<std::unique_ptr<CommandPort>> port = open_port(loop, *parsed, options.log);
   if (!port) return port.error();
   const Result<std::string> model = probe_csd(loop, **port);
   if (!model) return Error{model.error().code, uri + " " + model.error().text};

@@ -70,6 +70,13 @@ bool is_netns_name(std::string_view name) {
 Result<DeviceUri> parse_device_uri(std::string_view text) {
   DeviceUri uri;
   uri.text = text;
+  if (is_nvme_tcp(text)) {
+    uri.kind = DeviceUri::Kind::nvme_tcp;
+    Result<NvmeTcpTarget> target = parse_nvme_tcp_target(text);
+    if (!target) return invalid(text, target.error().text);
+    uri.target = std::move(*target);
+    return uri;
+  }
   const size_t question = text.find('?');
   const std::string_view base = text.substr(0, question);
   std::string_view options =
@@ -86,7 +93,9 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
     uri.controller = base.substr(5);
     uri.relays = relay_v1::shipped_relays;
   } else {
-    return invalid(text, "unknown kind of device; give /dev/nvmeN or emu:");
+    return invalid(text,
+                   "unknown kind of device; give /dev/nvmeN, nvme-tcp://HOST:PORT/NQN, "
+                   "unix:/PATH/NQN, vsock:CID:PORT/NQN or emu:");
   }
 
   const bool emulated = uri.kind == DeviceUri::Kind::emulated;

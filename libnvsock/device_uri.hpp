@@ -1,6 +1,7 @@
 // Device URIs: which drive, by which way.
 //
 //   /dev/nvmeN[?relays=N]
+//   nvme-tcp://..., unix:..., vsock:... (libnvsock/nvme_tcp_target.hpp)
 //   emu:[?relays=N][&netns=NAME][&dialect=v1|v1-fixed|v2][&lease=S]
 //       [&faults=SEED][&reset_every=SIZE][&restart_every=SIZE][&gone_every=SIZE]
 //
@@ -13,6 +14,7 @@
 #include <string>
 #include <string_view>
 
+#include "libnvsock/nvme_tcp_target.hpp"
 #include "libnvsock/result.hpp"
 
 namespace nvsock {
@@ -47,7 +49,7 @@ struct EmulatedDriveOptions {
 };
 
 struct DeviceUri {
-  enum class Kind { controller, emulated };
+  enum class Kind { controller, emulated, nvme_tcp };
 
   // More than any firmware has and than one event loop's descriptors allow by default.
   static constexpr unsigned max_relays = 512;
@@ -59,6 +61,7 @@ struct DeviceUri {
   std::string controller;  // "nvme1", kind controller
   unsigned relays = 4;     // how many a drive of the first generation is said to have
   EmulatedDriveOptions emulated;
+  NvmeTcpTarget target;  // kind nvme_tcp
 };
 
 // EINVAL with a sentence that names the part that is wrong.

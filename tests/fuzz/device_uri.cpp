@@ -1,6 +1,7 @@
 // Device URIs: within their limits, or refused in a sentence.
 #include "libnvsock/device_uri.hpp"
 
+#include "libnvsock/nvme_tcp_socket.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -20,6 +21,12 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (uri->kind == DeviceUri::Kind::controller) {
     check(uri->controller.starts_with("nvme") && uri->controller.find('/') == std::string::npos,
           "a controller is a name, not a path");
+  }
+  if (uri->kind == DeviceUri::Kind::nvme_tcp) {
+    check(uri->target.subsystem.starts_with("nqn.") && uri->target.subsystem.size() <= nvme::max_nqn,
+          "a subsystem has a name");
+    if (uri->target.transport == NvmeTcpTarget::Transport::unix_socket)
+      check(uri->target.path.starts_with('/') && addresses_of(uri->target), "a socket has an address");
   }
   return 0;
 }

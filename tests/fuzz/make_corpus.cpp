@@ -154,7 +154,9 @@ void names() {
   seeds("device_uri",
         {"/dev/nvme0", "/dev/nvme12?relays=9", "emu:", "emu:?relays=7&netns=drive&dialect=v1",
          "emu:?relays=513", "/dev/nvme0n1", "emu:?netns=../x", "emu:?dialect=v2", "emu:?relays=1&relays=2",
-         "emu:?dialect=v2&faults=7&reset_every=64M&restart_every=9&gone_every=1G&lease=1"});
+         "emu:?dialect=v2&faults=7&reset_every=64M&restart_every=9&gone_every=1G&lease=1",
+         "nvme-tcp://[::1]:4420/nqn.2014-08.org.example:csd?digests=header,data",
+         "unix:/run/nqn.x/s/nqn.y?hostnqn=nqn.z", "vsock:3:4420/nqn.y?digests=none"});
   const auto look_up = [](char where, const std::string& name) {
     return std::string("\1") + where + static_cast<char>(name.size()) + name;
   };
@@ -197,6 +199,21 @@ void runs() {
   seed("host_v1", "too-long", run(0, {connect, opened, too_long, take, release}));
   seed("host_v1", "many",
        run(1, {connect, connect, connect, connect, opened, opened, opened, queue, release, got, got, got}));
+
+  // of host_nvme_tcp.cpp
+  const Bytes read_large{0, 2, 5}, write_large{0, 1, 5}, write_small{0, 1, 2}, done{2, 0, 9}, drain{5},
+      asked{3, 0, 0, 0, 0, 0, 0, 0, 2, 0}, part{4, 0, 1, 0, 16, 0, 0, 255, 255},
+      beyond{4, 0, 1, 0, 255, 1, 0, 255, 255}, only{4, 0, 3, 0, 0, 0, 0, 255, 15};
+  for (const uint8_t flags : {uint8_t{0}, uint8_t{3}}) {
+    const std::string kind = flags == 0 ? "" : "-digests";
+    seed("host_nvme_tcp", "read" + kind, run(flags, {read_large, part, done, read_large, only}));
+    seed("host_nvme_tcp", "write" + kind,
+         run(flags, {write_large, drain, asked, drain, drain, done, write_small, done}));
+    seed("host_nvme_tcp", "early" + kind, run(flags, {write_large, asked, done, drain, drain, drain}));
+    seed("host_nvme_tcp", "beyond" + kind, run(flags, {read_large, read_large, beyond}));
+    seed("host_nvme_tcp", "fail" + kind, run(flags, {read_large, write_large, part, {6}, part}));
+  }
+  seed("host_nvme_tcp", "nonsense", run(4, {{1, 8, 'S', 'S', 'H', '-', '2', '.', '0', '-'}}));
 }
 
 Bytes joined(std::initializer_list<Bytes> parts) {

@@ -146,5 +146,87 @@ TEST(DeviceUri, a_netns_is_a_file_name) {
   EXPECT_EQ(parse_device_uri("emu:?netns=" + std::string(255, 'n'))->emulated.netns.size(), 255u);
 }
 
+// --- NVMe/TCP ---
+
+const std::string csd_nqn = "nqn.2014-08.org.example:csd/1";
+
+NvmeTcpTarget target_of(const std::string& text) {
+  const Result<DeviceUri> uri = parse_device_uri(text);
+  EXPECT_TRUE(uri) << uri.error().text;
+  if (!uri) return {};
+  EXPECT_EQ(uri->kind, DeviceUri::Kind::nvme_tcp);
+  EXPECT_EQ(uri->text, text);
+  EXPECT_EQ(uri->target.subsystem, csd_nqn);
+  return uri->target;
+}
+
+TEST(DeviceUri, nvme_tcp_has_a_host_and_a_port) {
+  const NvmeTcpTarget target = target_of("nvme-tcp://192.0.2.7:4420/" + csd_nqn);
+  EXPECT_EQ(target.transport, NvmeTcpTarget::Transport::tcp);
+  EXPECT_EQ(target.endpoint.text(), "192.0.2.7:4420");
+  EXPECT_EQ(target.host, "");
+  EXPECT_FALSE(target.digests.header || target.digests.data);
+  EXPECT_EQ(target_of("nvme-tcp://[2001:db8::1]:1/" + csd_nqn).endpoint.text(), "[2001:db8::1]:1");
+  EXPECT_EQ(target_of("nvme-tcp://drive.local:4420/" + csd_nqn).endpoint.kind, Endpoint::Kind::name);
+}
+
+TEST(DeviceUri, the_path_of_a_unix_socket_ends_at_the_last_name_of_a_subsystem) {
+  EXPECT_EQ(target_of("unix:/run/csd.sock/" + csd_nqn).path, "/run/csd.sock");
+  EXPECT_EQ(target_of("unix:/run/nqn.x/sock/" + csd_nqn).path, "/run/nqn.x/sock");
+  EXPECT_EQ(target_of("unix:/" + std::string(106, 'p') + "/" + csd_nqn).path.size(), 107u);
+}
+
+TEST(DeviceUri, vsock_has_two_numbers) {
+  const NvmeTcpTarget target = target_of("vsock:3:4420/" + csd_nqn);
+  EXPECT_EQ(target.transport, NvmeTcpTarget::Transport::vsock);
+  EXPECT_EQ(target.cid, 3u);
+  EXPECT_EQ(target.vsock_port, 4420u);
+}
+
+TEST(DeviceUri, nvme_tcp_takes_a_name_of_the_host_and_digests) {
+  const NvmeTcpTarget both =
+      target_of("unix:/s/" + csd_nqn + "?digests=header,data&hostnqn=nqn.2014-08.org.example:host");
+  EXPECT_TRUE(both.digests.header && both.digests.data);
+  EXPECT_EQ(both.host, "nqn.2014-08.org.example:host");
+  const NvmeTcpTarget one = target_of("vsock:3:4420/" + csd_nqn + "?digests=data");
+  EXPECT_TRUE(!one.digests.header && one.digests.data);
+  const NvmeTcpTarget none = target_of("vsock:3:4420/" + csd_nqn + "?digests=none");
+  EXPECT_FALSE(none.digests.header || none.digests.data);
+}
+
+TEST(DeviceUri, what_is_wrong_with_an_nvme_tcp_target_is_named) {
+  const auto refused = [](const std::string& text, const std::string& names) {
+    const auto uri = parse_device_uri(text);
+    expect_sentence(uri, names);
+    if (!uri) {
+      EXPECT_EQ(uri.error().code, EINVAL);
+      EXPECT_EQ(uri.error().text.find("device \"" + text.substr(0, 5)), 0u) << uri.error().text;
+    }
+  };
+  for (const char* base : {"nvme-tcp://1.2.3.4:5", "unix:/run/sock", "unix:/run/sock/csd", "vsock:1:2"}) {
+    refused(base, "no subsystem's name");
+  }
+  refused("nvme-tcp://1.2.3.4:5/csd", "\"csd\" is not a subsystem's name");
+  refused("nvme-tcp://1.2.3.4:5/nqn.", "\"nqn.\" is not a subsystem's name");
+  refused("vsock:1:2/nqn.a b", "\"nqn.a b\" is not a subsystem's name");
+  refused("vsock:1:2/nqn." + std::string(220, 'x'), "is not a subsystem's name (nqn. and so on, at most 223");
+  refused("nvme-tcp://1.2.3.4/" + csd_nqn, "no port in \"1.2.3.4\"");
+  refused("nvme-tcp://1.2.3.4:70000/" + csd_nqn, "port \"70000\" is out of range");
+  refused("nvme-tcp://::1:5/" + csd_nqn, "needs brackets");
+  refused("unix:sock/" + csd_nqn, "\"sock\" is not an absolute path");
+  refused("unix:/" + std::string(107, 'p') + "/" + csd_nqn, "is not an absolute path of at most 107 bytes");
+  for (const char* place : {"x:1", "1", "1:", ":1", "1:2:3", "4294967296:1", "-1:5"}) {
+    refused("vsock:" + std::string(place) + "/" + csd_nqn, "a vsock address is CID:PORT, two numbers");
+  }
+  const std::string right = "vsock:1:2/" + csd_nqn;
+  refused(right + "?digests=", "digests= is unknown (header, data, header,data or none)");
+  refused(right + "?digests=header,none", "digests=header,none is unknown");
+  refused(right + "?hostnqn=me", "hostnqn=me is not a host's name");
+  for (const char* option : {"relays=4", "netns=a", "digest=data"}) {
+    refused(right + "?" + option,
+            "unknown option \"" + std::string(option) + "\" (hostnqn=NQN, digests=header,data)");
+  }
+}
+
 }  // namespace
 }  // namespace nvsock

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""csdfs as the host of an NVMe/TCP controller, csd-target: connections that are cut, targets that go."""
+
+import errno
+import os
+import select
+import socket
+import threading
+
+import csd
+from csd import Call, CsdTest, Server, eventually, read_exactly, write_all
+from test_target import NQN, Target
+
+STREAMS = int(1000 * csd.SCALE)
+LEASE = 30  # seconds that csd-target keeps a session nobody names
+
+
+class Cutter:
+    """A relay before a TCP port. cut() ends what goes through it as a broken network would: with a reset, and
+    whatever was on its way is lost."""
+
+    def __init__(self, test, address):
+        self.address = address
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.lock = threading.Lock()
+        self.pairs = []
+        self.accepted = 0
+        test.addCleanup(self.close)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                host, _ = self.listener.accept()
+                drive = socket.create_connection(self.address)
+            except OSError:
+                return
+            for sock in (host, drive):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self.lock:
+                self.pairs.append((host, drive))
+                self.accepted += 1
+            for source, sink in ((host, drive), (drive, host)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for sock in (source, sink):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        with self.lock:
+            pairs, self.pairs = self.pairs, []
+        for sock in (sock for pair in pairs for sock in pair):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            try:
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
+            except OSError:
+                pass
+            sock.close()
+
+    def close(self):
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.listener.close()
+        self.cut()
+
+
+def uri(address, *options):
+    place = f"unix:{address}" if isinstance(address, str) else f"nvme-tcp://{address[0]}:{address[1]}"
+    return f"{place}/{NQN}" + ("?" + "&".join(options) if options else "")
+
+
+class NvmeTcpTest(CsdTest):
+    def start(self, *options, listen="127.0.0.1:0"):
+        self.target = Target(self, listen=listen)
+        self.drive = self.mount(uri(self.target.address, *options))
+
+    def open(self, server):
+        return self.fd(self.drive.open(server.port))
+
+    def echo(self, size):
+        """`size` bytes through an echo server and back, both directions busy at once."""
+        fd = self.open(self.server(Server.echo))
+        data = csd.pattern(size)
+        sender = Call(write_all, fd, data)
+        back = read_exactly(fd, size)
+        sender.result()
+        self.assertEqual(len(back), size)
+        self.assertTrue(back == data, "other bytes came back")
+
+
+class Transfer(NvmeTcpTest):
+    def test_bytes_come_back_whatever_the_digests(self):
+        for options in ((), ("digests=header,data",), ("digests=header",), ("digests=data",)):
+            with self.subTest(options):
+                self.start(*options)
+                self.assertIn("port: NVMe/TCP to 127.0.0.1:", self.drive.text("status"))
+                self.echo(int(8_000_000 * csd.SCALE))
+
+    def test_a_unix_socket(self):
+        path = f"{self.scratch()}/csd.sock"
+        self.start(listen=f"unix:{path}")
+        self.echo(1_000_000)
+
+    def test_a_host_name(self):
+        self.target = Target(self)
+        self.drive = self.mount(f"nvme-tcp://localhost:{self.target.address[1]}/{NQN}")
+        self.echo(100_000)
+
+    def test_many_streams_share_one_connection(self):
+        self.start()
+        server = self.server(Server.echo, backlog=1024)
+        descriptors = [self.open(server) for _ in range(STREAMS)]
+        for number, fd in enumerate(descriptors):
+            os.write(fd, b"%08d" % number)
+        for number, fd in enumerate(descriptors):
+            self.assertEqual(read_exactly(fd, 8), b"%08d" % number)
+        self.assertEqual(self.drive.counter("relays in use"), STREAMS)
+        port = self.target.address[1]
+        connections = self.shell(f"ss -Htn state established '( dport = {port} )'").splitlines()
+        self.assertEqual(len(connections), 1, connections)
+
+
+class Cut(NvmeTcpTest):
+    def setUp(self):
+        self.target = Target(self)
+        self.cutter = Cutter(self, self.target.address)
+        self.drive = self.mount(uri(("127.0.0.1", self.cutter.port)))
+
+    def test_ten_cuts_in_a_transfer_lose_nothing(self):
+        fd = self.open(self.server(Server.echo))
+        block = csd.pattern(500_000)
+        sender = Call(write_all, fd, block * 22)
+        for number in range(1, 11):
+            for _ in range(2):
+                self.assertTrue(read_exactly(fd, len(block)) == block, f"after {number - 1} cuts")
+            eventually(lambda n=number: self.cutter.accepted >= n, 10)
+            self.cutter.cut()  # with bytes on their way both ways
+        self.assertTrue(read_exactly(fd, 2 * len(block)) == block * 2)
+        sender.result()
+        eventually(lambda: "reconnects: 10" in self.drive.text("status"), 10)
+
+    def test_connections_opened_and_closed_meanwhile_are_right_too(self):
+        server = self.server(Server.echo)
+        for number in range(10):
+            fd = self.open(server)
+            write_all(fd, b"before")
+            self.cutter.cut()
+            write_all(fd, b" and after")
+            self.assertEqual(read_exactly(fd, 16), b"before and after", number)
+            self.close(fd)
+        eventually(lambda: self.drive.counter("relays in use") == 0, 10)
+
+
+class Gone(NvmeTcpTest):
+    def test_a_target_that_is_killed_is_an_error_for_everybody(self):
+        self.start()
+        server = self.server(Server.manual)
+        idle, writing, polled = self.open(server), self.open(server), self.open(server)
+        reader = Call(os.read, idle, 1)
+        writer = Call(write_all, writing, bytes(64_000_000))
+        self.assertTrue(reader.blocked() and writer.blocked(), "nobody sends, nobody reads")
+        self.target.kill()
+        poller = select.poll()
+        poller.register(polled, select.POLLIN)
+        self.assertEqual(len(poller.poll((LEASE + 10) * 1000 * csd.SLOW)), 1)
+        for call in (reader, writer):
+            with self.raises_errno(errno.ETIMEDOUT, errno.ECONNRESET):
+                call.result()
+
+    def test_a_target_that_starts_again_serves_new_connections(self):
+        path = f"{self.scratch()}/csd.sock"
+        self.start(listen=f"unix:{path}")
+        old = self.open(self.server(Server.manual))
+        self.target.kill()
+        self.target = Target(self, listen=f"unix:{path}")
+        with self.raises_errno(errno.ECONNRESET):
+            Call(os.read, old, 1).result(20)
+        self.echo(100_000)
+
+
+class Refused(CsdTest):
+    def refused(self, device):
+        run = self.process([csd.CSDFS, "-f", device, self.scratch()])
+        _, message = run.communicate(timeout=40 * csd.SLOW)
+        self.assertEqual(run.returncode, 1, message)
+        return message.decode()
+
+    def test_why_is_one_sentence(self):
+        target = Target(self, "--hostnqn", "nqn.2014-08.org.example:friend")
+        host, port = target.address
+        line = f"csdfs: cannot use {host}:{port}: "
+        self.assertRegex(self.refused(uri(target.address, "hostnqn=nqn.2014-08.org.example:stranger")),
+                         f'^{line}it does not admit this host, "nqn.2014-08.org.example:stranger"; .*\n$')
+        friend = "hostnqn=nqn.2014-08.org.example:friend"
+        other = "nqn.2014-08.org.example:other"
+        self.assertEqual(self.refused(f"nvme-tcp://{host}:{port}/{other}?{friend}"),
+                         f'{line}it has no subsystem "{other}"\n')
+        closed = csd.closed_port()
+        self.assertEqual(self.refused(uri((host, closed))),
+                         f"csdfs: cannot use {host}:{closed}: Connection refused\n")
+        self.assertEqual(self.refused(uri("/nonexistent/socket")),
+                         "csdfs: cannot use /nonexistent/socket: No such file or directory\n")
+
+
+if __name__ == "__main__":
+    csd.main()
