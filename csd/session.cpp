@@ -186,6 +186,7 @@ bool Session::open(const Frame& frame) {
   auto stream = std::make_unique<SessionStream>(
       static_cast<StreamOwner&>(*this), frame.stream,
       SessionStream::Terms{.window = around_.options.window,
+                           .largest_window = around_.options.largest_window,
                            .credit = frame.value,
                            .datagram = target->type == relay_v2::SocketType::datagram});
   stream->connecting(around_.services.connect(*target, *stream));
@@ -412,9 +413,12 @@ void Session::accept(SessionListener& listener, std::unique_ptr<Service> service
   }
   const uint32_t number = next_of_drive_;
   next_of_drive_ += 2;  // 0 after the last
-  auto stream = std::make_unique<SessionStream>(
-      static_cast<StreamOwner&>(*this), number,
-      SessionStream::Terms{.window = around_.options.window, .credit = 0, .datagram = false});
+  auto stream =
+      std::make_unique<SessionStream>(static_cast<StreamOwner&>(*this), number,
+                                      SessionStream::Terms{.window = around_.options.window,
+                                                           .largest_window = around_.options.largest_window,
+                                                           .credit = 0,
+                                                           .datagram = false});
   around_.services.observe(*service, *stream);
   stream->accepted(std::move(service), listener);
   ++counters_.streams_opened;

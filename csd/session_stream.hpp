@@ -57,8 +57,9 @@ class SessionListener;
 class SessionStream final : public Channel, public Link<SessionStream>, public Service::Observer {
  public:
   struct Terms {
-    uint32_t window;  // granted to the host
-    uint32_t credit;  // granted by the host
+    uint32_t window;          // granted to the host
+    uint32_t largest_window;  // as far as it may grow
+    uint32_t credit;          // granted by the host
     bool datagram;
   };
   SessionStream(StreamOwner& owner, uint32_t number, const Terms& terms);
@@ -123,7 +124,8 @@ class SessionStream final : public Channel, public Link<SessionStream>, public S
   SessionListener* listener_ = nullptr;  // while the host has not answered ACCEPTED
 
   // From the host.
-  const uint32_t window_;
+  uint32_t window_;
+  const uint32_t largest_window_;
   uint32_t granted_ = 0;     // credit the host has left
   uint32_t returnable_ = 0;  // the service took them, the host was not told
   ByteQueue queue_;

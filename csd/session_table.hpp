@@ -32,10 +32,12 @@ struct SessionTableOptions {
   uint32_t max_sessions = 4;
   uint32_t max_streams = 16384;              // and listeners, a session
   uint32_t max_batch = relay_v2::max_batch;  // 4096..131072, a multiple of 8
-  uint32_t window = 256 * 1024;              // bytes a stream's host may be ahead of its service
-  uint16_t tx_window = 8;                    // at least 1
-  uint16_t rx_window = 8;                    // at least 1
-  std::chrono::seconds lease{30};            // at least 1 s
+  // Bytes a stream's host may be ahead of its service: at first, and when the service has kept up.
+  uint32_t window = 256 * 1024;
+  uint32_t largest_window = 1024 * 1024;
+  uint16_t tx_window = 8;          // at least 1
+  uint16_t rx_window = 8;          // at least 1
+  std::chrono::seconds lease{30};  // at least 1 s
   std::chrono::milliseconds max_wait{relay_v2::max_wait_ms};
   std::chrono::milliseconds linger{30'000};  // how long closed streams may go on delivering
   // A flow of datagrams that carried none for so long ends, at the latest after a fifth more. What RFC 4787

@@ -41,7 +41,7 @@ class Stream {
   };
 
   // Bytes that write() accepts ahead of the drive.
-  static constexpr size_t send_limit = 256 * 1024;
+  static constexpr size_t send_limit = 1024 * 1024;
   static constexpr size_t max_datagram = 65507;  // UDP over IPv4
   // What a datagram counts beyond its bytes, so that empty ones are bounded too.
   static constexpr size_t datagram_cost = 16;

@@ -115,7 +115,7 @@ class Names(CsdTest):
     def test_text_files_read_the_same_in_any_portions(self):
         server = self.server(Server.echo)
         streams = [self.fd(self.drive.open(server.port)) for _ in range(50)]
-        for name in ("status", "connections"):
+        for name in ("ctl", "connections"):
             path = f"{self.drive.path}/{name}"
             whole = self.shell(f"cat {path}")
             for portion in ("dd bs=7 if={path} status=none", "busybox cat {path}", "tail -c +1 {path}", "cp {path} /dev/stdout"):

@@ -146,6 +146,7 @@ class World final : private ListenerObserver {
     const std::chrono::milliseconds waits[] = {50ms, 1000ms, 10000ms, 10000ms};
     options.max_batch = random_.one_of(batches);
     options.window = random_.one_of(windows);
+    options.largest_window = options.window << random_.below(3);
     options.max_streams = random_.one_of(streams);
     options.tx_window = random_.one_of(command_windows);
     options.rx_window = random_.one_of(command_windows);

@@ -412,7 +412,11 @@ class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
 
   ManualClock clock;
   FakeServices services;
-  csd::SessionTableOptions options;
+  csd::SessionTableOptions options = [] {
+    csd::SessionTableOptions plain;
+    plain.largest_window = plain.window;  // so that tests know the credit to come
+    return plain;
+  }();
   CommandQueue posted;
   std::deque<std::unique_ptr<DriveV2Command>> commands;
   std::unique_ptr<csd::SessionTable> table;

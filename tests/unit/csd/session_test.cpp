@@ -479,6 +479,28 @@ TEST_F(SessionTest, credit_comes_back_in_large_pieces) {
   EXPECT_EQ(service.received().size(), options.window / 2);
 }
 
+TEST_F(SessionTest, a_service_that_keeps_up_gets_longer_runs) {
+  options.window = 1000;
+  options.largest_window = 4000;
+  restart();
+  start_session();
+  ServiceModel& service = open();
+  const std::string half(options.window / 2, 'x');
+  const auto credit = [&] {
+    const auto frames = fetch();
+    return frames.empty() ? 0 : frames[0].value;
+  };
+  send(Frames().data(1, half));
+  EXPECT_EQ(credit(), options.window / 2 + options.window) << "doubled";
+  send(Frames().data(1, half + half));
+  EXPECT_EQ(credit(), options.window + 2 * options.window) << "and again";
+  send(Frames().data(1, half + half + half + half));
+  EXPECT_EQ(credit(), 2 * options.window) << "that was the largest";
+  service.room = 0;
+  send(Frames().data(1, half + half));
+  EXPECT_EQ(credit(), 0u);
+}
+
 TEST_F(SessionTest, a_service_that_stalls_gets_every_byte_in_order) {
   ServiceModel& service = open();
   service.room = 3;
