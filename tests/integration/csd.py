@@ -427,7 +427,9 @@ def closed_port(netns=None):
 def mounts_on(path):
     """The ids of what is mounted on a directory, stale or not."""
     with open("/proc/self/mountinfo", encoding="utf-8") as table:
-        return {fields[0] for fields in map(str.split, table) if fields[4] == path}
+        # Blanks in names are told as octal numbers (proc(5)).
+        return {fields[0] for fields in map(str.split, table)
+                if re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]) == path}
 
 
 def is_mounted(path):
