@@ -4,13 +4,13 @@
 #include <netinet/in.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <string>
 
 #include "csd/session_table.hpp"
 #include "csd/socket_services.hpp"
 #include "libnvsock/asio_clock.hpp"
+#include "libnvsock/number.hpp"
 #include "libnvsock/relay_v1.hpp"
 
 namespace nvsock::csd {
@@ -32,12 +32,11 @@ bool parse_address(const uint8_t* buffer, sockaddr_in& address) {
   const std::string node(relay_v1::field_text(fields, relay_v1::node_size));
   const auto service = relay_v1::field_text(fields + relay_v1::node_size, relay_v1::service_size);
   uint16_t port = 0;
-  const auto [end, error] = std::from_chars(service.data(), service.data() + service.size(), port);
+  const bool is_port = parse_number(service, port) && port != 0;
   address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
-  return error == std::errc{} && end == service.data() + service.size() && port != 0 &&
-         inet_pton(AF_INET, node.c_str(), &address.sin_addr) == 1;
+  return is_port && inet_pton(AF_INET, node.c_str(), &address.sin_addr) == 1;
 }
 
 }  // namespace

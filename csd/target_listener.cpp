@@ -9,11 +9,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstring>
 
 #include "libnvsock/endpoint.hpp"
+#include "libnvsock/number.hpp"
 #include "libnvsock/quoted.hpp"
 
 namespace nvsock::csd {
@@ -28,12 +28,6 @@ struct Address {
   sockaddr_storage bytes{};
   socklen_t size = 0;
 };
-
-template <typename Number>
-bool parse_number(std::string_view text, Number& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size();
-}
 
 Error wrong(std::string_view address, const std::string& why) {
   return {EINVAL, "address " + quoted(address) + ": " + why};

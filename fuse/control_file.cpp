@@ -2,13 +2,13 @@
 
 #include <unistd.h>
 
-#include <charconv>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fuse/filesystem.hpp"
 #include "fuse/text_file.hpp"
+#include "libnvsock/number.hpp"
 #include "libnvsock/quoted.hpp"
 
 namespace csdfs {
@@ -122,8 +122,7 @@ class ControlFile final : public OpenFile {
 
   Result<bool> close_connection(std::string_view text) {
     uint64_t id = 0;
-    const auto [stopped, result] = std::from_chars(text.data(), text.data() + text.size(), id);
-    if (result != std::errc{} || stopped != text.data() + text.size()) {
+    if (!nvsock::parse_number(text, id)) {
       return Error{EINVAL, nvsock::quoted(text) + " is not the number of a connection"};
     }
     nvsock::Stream* const stream = filesystem_.device().find_stream(id);

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 
+#include "libnvsock/number.hpp"
 #include "libnvsock/quoted.hpp"
 #include "libnvsock/relay_v1.hpp"
 
@@ -20,22 +20,14 @@ bool all_digits(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// All of `text`, in decimal.
-std::optional<uint64_t> parse_number(std::string_view text) {
-  uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
 Result<unsigned> parse_range(std::string_view device, std::string_view key, std::string_view value,
                              unsigned most) {
-  const std::optional<uint64_t> number = parse_number(value);
-  if (!number || *number < 1 || *number > most) {
+  unsigned number = 0;
+  if (!parse_number(value, number) || number < 1 || number > most) {
     return invalid(device, std::string(key) + "=" + printable(value) + " is out of range (1-" +
                                std::to_string(most) + ")");
   }
-  return static_cast<unsigned>(*number);
+  return number;
 }
 
 Result<uint64_t> parse_size(std::string_view device, std::string_view key, std::string_view value) {
@@ -43,12 +35,13 @@ Result<uint64_t> parse_size(std::string_view device, std::string_view key, std::
   const size_t unit = value.empty() ? std::string_view::npos : units.find(value.back());
   const bool scaled = unit != std::string_view::npos;
   const size_t shift = scaled ? 10 * (unit + 1) : 0;
-  const auto number = parse_number(scaled ? value.substr(0, value.size() - 1) : value);
-  if (!number || *number == 0 || *number > UINT64_MAX >> shift) {
+  uint64_t number = 0;
+  if (!parse_number(scaled ? value.substr(0, value.size() - 1) : value, number) || number == 0 ||
+      number > UINT64_MAX >> shift) {
     return invalid(device, std::string(key) + "=" + printable(value) +
                                " is not a number of bytes (such as 4096, 64K, 64M, 1G)");
   }
-  return *number << shift;
+  return number << shift;
 }
 
 // Null: the key is another one's.
@@ -129,8 +122,7 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
       uri.emulated.lease = std::chrono::seconds(*lease);
       of_second = option;
     } else if (emulated && key == "faults") {
-      uri.emulated.faults.seed = parse_number(value);
-      if (!uri.emulated.faults.seed) {
+      if (!parse_number(value, uri.emulated.faults.seed.emplace())) {
         return invalid(text, "faults=" + printable(value) + " is not a seed (0-18446744073709551615)");
       }
       of_second = option;

@@ -9,10 +9,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <map>
 
+#include "libnvsock/number.hpp"
 #include "libnvsock/quoted.hpp"
 
 namespace nvsock {
@@ -146,8 +146,7 @@ Result<uint16_t> parse_port(std::string_view text, SocketType type) {
   if (text.empty()) return invalid("the port is empty");
   if (std::all_of(text.begin(), text.end(), is_digit)) {
     unsigned value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || value < 1 || value > 65535) {
+    if (!parse_number(text, value) || value < 1 || value > 65535) {
       return invalid("port " + quoted(text) + " is out of range (1-65535)");
     }
     if (text.front() == '0') return invalid("port " + quoted(text) + " starts with a zero");

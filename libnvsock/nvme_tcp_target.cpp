@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <span>
 
+#include "libnvsock/number.hpp"
 #include "libnvsock/quoted.hpp"
 
 namespace nvsock {
@@ -36,11 +36,6 @@ std::string_view take_until(std::string_view& text, char mark) {
 bool is_nqn(std::string_view name) {
   return name.size() > 4 && name.starts_with("nqn.") && name.size() <= nvme::max_nqn &&
          std::ranges::all_of(name, [](char c) { return c > 0x20 && c < 0x7f; });
-}
-
-bool parse_number(std::string_view text, uint32_t& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc{} && end == text.data() + text.size();
 }
 
 bool parse_digests(std::string_view text, nvme_tcp::Digests& digests) {

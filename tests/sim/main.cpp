@@ -4,25 +4,20 @@
 //   nvsock-sim --seed N [--verbose]
 //
 // Prints one line for each violation, with its seed. Ends with 0 if there was none.
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
 
+#include "libnvsock/number.hpp"
 #include "tests/sim/world.hpp"
 
 namespace {
 
-bool parse(std::string_view text, uint64_t& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc{} && end == text.data() + text.size();
-}
-
 bool parse_range(std::string_view text, uint64_t& first, uint64_t& last) {
   const size_t dash = text.find('-');
-  return dash != std::string_view::npos && parse(text.substr(0, dash), first) &&
-         parse(text.substr(dash + 1), last) && first <= last;
+  return dash != std::string_view::npos && nvsock::parse_number(text.substr(0, dash), first) &&
+         nvsock::parse_number(text.substr(dash + 1), last) && first <= last;
 }
 
 int usage() {
@@ -40,7 +35,7 @@ int main(int argc, char** argv) {
     const std::string_view value = i + 1 < argc ? argv[i + 1] : "";
     if (option == "--verbose") {
       told = true;
-    } else if (option == "--seed" && parse(value, first)) {
+    } else if (option == "--seed" && nvsock::parse_number(value, first)) {
       last = first;
       chosen = true;
       ++i;
