@@ -11,6 +11,7 @@
 #include "csd/socket_services.hpp"
 #include "libnvsock/asio_clock.hpp"
 #include "libnvsock/number.hpp"
+#include "libnvsock/random_id.hpp"
 #include "libnvsock/relay_v1.hpp"
 
 namespace nvsock::csd {
@@ -47,7 +48,7 @@ struct Drive::SecondGeneration {
       : clock(loop),
         services(loop, std::move(where)),
         table(clock, services, completions,
-              {.epoch = random_epoch(),
+              {.epoch = random_id(),
                .max_streams = options.streams,
                .lease = options.lease,
                .vendor = "nvsock emulated drive"}) {}

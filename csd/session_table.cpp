@@ -1,10 +1,7 @@
 #include "csd/session_table.hpp"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <utility>
 
 #include "csd/session.hpp"
@@ -37,14 +34,6 @@ bool buffer_fits(const Command& command) {
 }
 
 }  // namespace
-
-// Section 3: another one each time the drive starts.
-relay_v2::Epoch random_epoch() {
-  relay_v2::Epoch epoch;
-  // Up to 256 bytes come whole or not at all, and not at all means a kernel without getrandom(2).
-  if (getrandom(epoch.data(), epoch.size(), 0) != static_cast<ssize_t>(epoch.size())) std::abort();
-  return epoch;
-}
 
 SessionTable::SessionTable(Clock& clock, ServiceFactory& services, CompletionQueue& completions,
                            SessionTableOptions options)

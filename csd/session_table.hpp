@@ -46,8 +46,6 @@ struct SessionTableOptions {
   std::string vendor = "nvsock csd";  // at most 71 bytes
 };
 
-relay_v2::Epoch random_epoch();
-
 class SessionTable {
  public:
   // All must outlive the table. Destroying it forgets the commands that wait: nothing completes them.

@@ -1,23 +1,15 @@
 #include "libnvsock/device.hpp"
 
-#include <sys/random.h>
-
 #include "libnvsock/dialect_v1.hpp"
 #include "libnvsock/dialect_v2.hpp"
 #include "libnvsock/emulated_port.hpp"
 #include "libnvsock/ioctl_port.hpp"
 #include "libnvsock/nvme_tcp_port.hpp"
 #include "libnvsock/probe.hpp"
+#include "libnvsock/random_id.hpp"
 
 namespace nvsock {
 namespace {
-
-relay_v2::SessionId random_session() {
-  relay_v2::SessionId id{};
-  // 16 bytes are never cut short once the pool is ready (getrandom(2)), which is long before any of this.
-  static_cast<void>(getrandom(id.data(), id.size(), 0));
-  return id;
-}
 
 Result<std::unique_ptr<CommandPort>> open_port(asio::io_context& loop, const DeviceUri& uri, const Log& log) {
   switch (uri.kind) {
@@ -52,7 +44,7 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
         std::make_unique<DialectV2>(device->clock_, *device->port_, *capabilities,
                                     DialectV2Options{.connect_timeout = options.connect_timeout,
                                                      .drain_timeout = options.drain_timeout,
-                                                     .session = random_session(),
+                                                     .session = random_id(),
                                                      .log = options.log});
   } else {
     device->dialect_ = std::make_unique<DialectV1>(loop, *device->port_,

@@ -1,7 +1,5 @@
 #include "libnvsock/nvme_tcp_port.hpp"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
@@ -14,6 +12,7 @@
 #include "libnvsock/nvme_tcp_queue.hpp"
 #include "libnvsock/nvme_tcp_socket.hpp"
 #include "libnvsock/quoted.hpp"
+#include "libnvsock/random_id.hpp"
 
 namespace nvsock {
 namespace {
@@ -37,7 +36,7 @@ struct HostIdentity {
 HostIdentity identity_of(const NvmeTcpTarget& target) {
   HostIdentity host;
   host.nqn = target.host;
-  static_cast<void>(getrandom(host.id.data(), host.id.size(), 0));
+  host.id = random_id();
   host.id[6] = static_cast<uint8_t>((host.id[6] & 0x0f) | 0x40);  // RFC 4122 section 4.4
   host.id[8] = static_cast<uint8_t>((host.id[8] & 0x3f) | 0x80);
   if (host.nqn.empty()) std::getline(std::ifstream("/etc/nvme/hostnqn"), host.nqn);

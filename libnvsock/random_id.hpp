@@ -1,0 +1,19 @@
+// Names that nobody else has: 16 random bytes. Threads: any.
+#pragma once
+
+#include <sys/random.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+
+namespace nvsock {
+
+inline std::array<uint8_t, 16> random_id() {
+  std::array<uint8_t, 16> id;
+  // Up to 256 bytes come whole or not at all, and not at all means a kernel without getrandom(2).
+  if (getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) std::abort();
+  return id;
+}
+
+}  // namespace nvsock
