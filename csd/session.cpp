@@ -21,10 +21,6 @@ constexpr size_t quantum = 64 * 1024;
 // and nothing but a store for each datagram.
 constexpr unsigned quiet_rounds = 5;
 
-uint64_t sequence_of(const Command& command) {
-  return command.cdw14 | uint64_t{command.cdw15} << 32;
-}
-
 }  // namespace
 
 Session::Session(const Surroundings& surroundings, const relay_v2::SessionId& id, uint32_t handle)
@@ -92,7 +88,7 @@ void Session::forget_commands(const std::function<bool(const Command&)>& whose) 
 
 bool Session::tx(Command& command) {
   touch();
-  const uint64_t sequence = sequence_of(command);
+  const uint64_t sequence = relay_v2::sequence_of(command);
   const std::span bytes(static_cast<const uint8_t*>(command.data), command.cdw12);
   if (sequence == 0 || bytes.size() > around_.options.max_batch)
     return complete(command, status::vendor_errno(EINVAL)), true;
@@ -236,7 +232,7 @@ void Session::remove_if_done(Channel& channel) {
 
 void Session::rx(Command& command) {
   touch();
-  const uint64_t sequence = sequence_of(command);
+  const uint64_t sequence = relay_v2::sequence_of(command);
   const auto [wait_ms, distance] = relay_v2::parse_rx_wait(command.cdw13);
   // A distance beyond the start acknowledges nothing.
   const uint64_t acknowledged = sequence > distance ? sequence - distance : 0;

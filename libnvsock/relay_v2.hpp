@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "libnvsock/bytes.hpp"
+#include "libnvsock/command.hpp"
 
 namespace nvsock::relay_v2 {
 
@@ -33,6 +34,15 @@ inline constexpr uint32_t tx = 162;
 inline constexpr uint32_t rx = 163;
 }  // namespace function
 inline constexpr uint32_t capabilities_cdw11 = 0x80;
+
+// The sequence of tx and rx: CDW14 holds its low half.
+inline uint64_t sequence_of(const Command& command) {
+  return command.cdw14 | uint64_t{command.cdw15} << 32;
+}
+inline void set_sequence(Command& command, uint64_t sequence) {
+  command.cdw14 = static_cast<uint32_t>(sequence);
+  command.cdw15 = static_cast<uint32_t>(sequence >> 32);
+}
 // Section 10: what the model number of a drive starts with that is of the second generation alone.
 inline constexpr std::string_view model = "nvsock csd";
 

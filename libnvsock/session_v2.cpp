@@ -296,8 +296,7 @@ void SessionV2::submit_tx(Slot& slot) {
   slot.command.cdw10 = relay_v2::function::tx;
   slot.command.cdw11 = handle_;
   slot.command.cdw12 = slot.bytes;
-  slot.command.cdw14 = static_cast<uint32_t>(slot.sequence);
-  slot.command.cdw15 = static_cast<uint32_t>(slot.sequence >> 32);
+  relay_v2::set_sequence(slot.command, slot.sequence);
   slot.command.data = slot.buffer.data();
   slot.command.data_length = slot.bytes;
   slot.command.timeout = command_margin;
@@ -348,8 +347,7 @@ bool SessionV2::fetch() {
     slot->command.cdw12 = capabilities_.max_batch;
     slot->command.cdw13 = relay_v2::encode(
         RxWait{.wait_ms = wait_ms(), .distance = static_cast<uint16_t>(sequence - next_rx_)});
-    slot->command.cdw14 = static_cast<uint32_t>(sequence);
-    slot->command.cdw15 = static_cast<uint32_t>(sequence >> 32);
+    relay_v2::set_sequence(slot->command, sequence);
     slot->command.data = slot->buffer.data();
     slot->command.data_length = capabilities_.max_batch;
     slot->command.timeout = std::chrono::milliseconds(capabilities_.max_wait_ms) + command_margin;

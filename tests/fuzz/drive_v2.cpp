@@ -421,7 +421,7 @@ class Run final : private csd::CompletionQueue {
   }
 
   void received(const Sent& command) {
-    const uint64_t sequence = sequence_of(command);
+    const uint64_t sequence = relay_v2::sequence_of(command);
     check(command.completion.dw0 <= command.cdw12, "a batch fits the buffer");
     const auto bytes = data_of(command).first(command.completion.dw0);
     if (command.cdw11 == last_handle_) rx_ = std::max(rx_, sequence);
@@ -443,7 +443,7 @@ class Run final : private csd::CompletionQueue {
   // What the drive may send at most, should all of this take effect.
   void note_credit(const Sent& command) {
     if (command.cdw10 != relay_v2::function::tx || command.cdw12 > command.data_length) return;
-    auto batch = relay_v2::Batch::parse(data_of(command).first(command.cdw12), sequence_of(command),
+    auto batch = relay_v2::Batch::parse(data_of(command).first(command.cdw12), relay_v2::sequence_of(command),
                                         relay_v2::Batch::From::host);
     while (const auto frame = batch ? batch->next() : std::nullopt) {
       if (frame->type == FrameType::open || frame->type == FrameType::window)
@@ -451,9 +451,6 @@ class Run final : private csd::CompletionQueue {
     }
   }
 
-  static uint64_t sequence_of(const Command& command) {
-    return command.cdw14 | uint64_t{command.cdw15} << 32;
-  }
   static std::span<uint8_t> data_of(const Sent& command) {
     return {command.bytes.get(), command.data_length};
   }

@@ -19,10 +19,6 @@ using fuzz::check;
 using fuzz::Input;
 using relay_v2::FrameType;
 
-uint64_t sequence_of(const Command& command) {
-  return command.cdw14 | uint64_t{command.cdw15} << 32;
-}
-
 std::span<uint8_t> data_of(const Command& command) {
   return {static_cast<uint8_t*>(command.data), command.data_length};
 }
@@ -120,10 +116,10 @@ class Run final : private StreamObserver {
   void examine_batch(const Command& command) {
     const auto bytes = data_of(command);
     const auto [known, first] =
-        batches_.try_emplace(sequence_of(command), std::vector(bytes.begin(), bytes.end()));
+        batches_.try_emplace(relay_v2::sequence_of(command), std::vector(bytes.begin(), bytes.end()));
     check(fuzz::same(known->second, bytes), "a batch is sent again as it was");
     sent_[&command] = known->second;
-    auto batch = relay_v2::Batch::parse(bytes, sequence_of(command), relay_v2::Batch::From::host);
+    auto batch = relay_v2::Batch::parse(bytes, relay_v2::sequence_of(command), relay_v2::Batch::From::host);
     check(batch.has_value(), "a batch of the host's parses");
     while (const auto frame = first ? batch->next() : std::nullopt) {
       if (frame->type != FrameType::data) continue;
@@ -286,7 +282,7 @@ class Run final : private StreamObserver {
       fuzz::fill(payload, 4);
     }
     if (writer.empty()) return 0;
-    const uint64_t sequence = sequence_of(command) + (input_.below(16) == 0 ? 1 : 0);
+    const uint64_t sequence = relay_v2::sequence_of(command) + (input_.below(16) == 0 ? 1 : 0);
     const uint32_t size = writer.finish(sequence);
     return input_.below(16) == 0 ? size + 8 : size;
   }
@@ -312,7 +308,7 @@ class Run final : private StreamObserver {
   // What the host may send at most, should it believe all of this.
   void grant(const Command& command, uint32_t size) {
     if (size > command.data_length) return;
-    auto batch = relay_v2::Batch::parse(data_of(command).first(size), sequence_of(command),
+    auto batch = relay_v2::Batch::parse(data_of(command).first(size), relay_v2::sequence_of(command),
                                         relay_v2::Batch::From::drive);
     while (const auto frame = batch ? batch->next() : std::nullopt) {
       if (frame->type == FrameType::opened || frame->type == FrameType::accepted ||

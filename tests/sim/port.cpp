@@ -25,8 +25,8 @@ const char* name_of(const Command& command) {
   }
 }
 
-unsigned long long sequence_of(const Command& command) {
-  return command.cdw14 | uint64_t{command.cdw15} << 32;
+unsigned long long sequence_of(const Command& command) {  // as %llu wants it
+  return relay_v2::sequence_of(command);
 }
 
 }  // namespace

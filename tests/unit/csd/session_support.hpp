@@ -349,8 +349,7 @@ class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
     DriveV2Command& command = make(relay_v2::opcode::to_drive, relay_v2::function::tx, handle, bytes.size());
     command.bytes = bytes;
     command.data = command.bytes.data();
-    command.cdw14 = static_cast<uint32_t>(sequence);
-    command.cdw15 = static_cast<uint32_t>(sequence >> 32);
+    relay_v2::set_sequence(command, sequence);
     return run(command);
   }
   DriveV2Command& tx(uint64_t sequence, Frames frames) { return tx_bytes(sequence, frames.batch(sequence)); }
@@ -362,15 +361,13 @@ class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
     DriveV2Command& command = make(relay_v2::opcode::to_host, relay_v2::function::rx, handle, size);
     command.cdw13 =
         encode(relay_v2::RxWait{.wait_ms = static_cast<uint32_t>(wait.count()), .distance = distance});
-    command.cdw14 = static_cast<uint32_t>(sequence);
-    command.cdw15 = static_cast<uint32_t>(sequence >> 32);
+    relay_v2::set_sequence(command, sequence);
     return run(command);
   }
   static std::vector<Seen> seen(const DriveV2Command& command) {
     EXPECT_EQ(command.completed, 1u);
     EXPECT_EQ(command.completion.status, status::success);
-    return frames_of(std::span(command.bytes).first(command.completion.dw0),
-                     command.cdw14 | uint64_t{command.cdw15} << 32);
+    return frames_of(std::span(command.bytes).first(command.completion.dw0), relay_v2::sequence_of(command));
   }
   // What the drive has to say now, all of it.
   std::vector<Seen> fetch(size_t size = relay_v2::max_batch) {
