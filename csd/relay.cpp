@@ -9,6 +9,7 @@
 
 #include "csd/drive.hpp"
 #include "libnvsock/relay_v1.hpp"
+#include "libnvsock/socket_error.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -31,9 +32,7 @@ void Relay::connect(const sockaddr_in& address, Command& open) {
   socket_.async_wait(asio::posix::stream_descriptor::wait_write,
                      [self = shared_from_this()](const asio::error_code& cancelled) {
                        if (cancelled || self->closed_) return;
-                       int error = 0;
-                       socklen_t size = sizeof error;
-                       getsockopt(self->socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size);
+                       const int error = socket_error(self->socket_.native_handle());
                        self->ignore_writable();
                        self->connected(error);
                        self->drive_.flush();

@@ -5,8 +5,6 @@
 // and answers on the event loop's.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <asio/io_context.hpp>
 #include <functional>
 #include <memory>
@@ -14,15 +12,10 @@
 
 #include "csd/netns.hpp"
 #include "libnvsock/relay_v2.hpp"
+#include "libnvsock/socket_address.hpp"
 
 namespace nvsock::csd {
 
-struct SocketAddress {
-  sockaddr_storage bytes{};
-  socklen_t size = 0;
-
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&bytes); }
-};
 using SocketAddresses = std::vector<SocketAddress>;
 
 class Resolver {

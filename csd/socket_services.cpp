@@ -12,6 +12,8 @@
 #include <chrono>
 #include <utility>
 
+#include "libnvsock/socket_error.hpp"
+
 namespace nvsock::csd {
 namespace {
 
@@ -27,12 +29,6 @@ sockaddr_storage name_of(int fd, int (*ask)(int, sockaddr*, socklen_t*)) {
   socklen_t size = sizeof name;
   if (ask(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) name = {};
   return name;
-}
-
-int socket_error(int fd) {
-  int error = 0;
-  socklen_t size = sizeof error;
-  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
 }
 
 // The socket itself. Handlers that are queued outlive the service, and keep this alive; they look at

@@ -1,8 +1,6 @@
 #include "csd/target_listener.hpp"
 
-#include <arpa/inet.h>
 #include <linux/vm_sockets.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -15,6 +13,7 @@
 #include "libnvsock/endpoint.hpp"
 #include "libnvsock/number.hpp"
 #include "libnvsock/quoted.hpp"
+#include "libnvsock/socket_address.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -24,17 +23,12 @@ constexpr int backlog = 64;
 // After an accept that failed for want of descriptors: the connection stays readable.
 constexpr auto accept_pause = std::chrono::milliseconds(100);
 
-struct Address {
-  sockaddr_storage bytes{};
-  socklen_t size = 0;
-};
-
 Error wrong(std::string_view address, const std::string& why) {
   return {EINVAL, "address " + quoted(address) + ": " + why};
 }
 
-Result<Address> parse_unix(std::string_view address, std::string_view path) {
-  Address parsed;
+Result<SocketAddress> parse_unix(std::string_view address, std::string_view path) {
+  SocketAddress parsed;
   auto& name = reinterpret_cast<sockaddr_un&>(parsed.bytes);
   if (path.empty() || path.size() >= sizeof name.sun_path)
     return wrong(address,
@@ -45,8 +39,8 @@ Result<Address> parse_unix(std::string_view address, std::string_view path) {
   return parsed;
 }
 
-Result<Address> parse_vsock(std::string_view address, std::string_view rest) {
-  Address parsed;
+Result<SocketAddress> parse_vsock(std::string_view address, std::string_view rest) {
+  SocketAddress parsed;
   auto& name = reinterpret_cast<sockaddr_vm&>(parsed.bytes);
   name.svm_family = AF_VSOCK;
   const size_t colon = rest.find(':');
@@ -59,10 +53,10 @@ Result<Address> parse_vsock(std::string_view address, std::string_view rest) {
   return parsed;
 }
 
-Result<Address> parse_address(std::string_view address) {
+Result<SocketAddress> parse_address(std::string_view address) {
   if (address.starts_with("unix:")) return parse_unix(address, address.substr(5));
   if (address.starts_with("vsock:")) return parse_vsock(address, address.substr(6));
-  Address parsed;
+  SocketAddress parsed;
   const bool any_port = address.ends_with(":0");
   // Port 0 is none to connect to.
   Result<Endpoint> endpoint =
@@ -75,18 +69,10 @@ Result<Address> parse_address(std::string_view address) {
 }
 
 std::string text_of(const sockaddr_storage& address) {
-  char text[INET6_ADDRSTRLEN] = {};
   switch (address.ss_family) {
-    case AF_INET: {
-      const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
-      inet_ntop(AF_INET, &v4.sin_addr, text, sizeof text);
-      return std::string(text) + ':' + std::to_string(ntohs(v4.sin_port));
-    }
-    case AF_INET6: {
-      const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
-      inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof text);
-      return '[' + std::string(text) + "]:" + std::to_string(ntohs(v6.sin6_port));
-    }
+    case AF_INET:
+    case AF_INET6:
+      return endpoint_of(address).text();
     case AF_VSOCK: {
       const auto& vm = reinterpret_cast<const sockaddr_vm&>(address);
       const std::string cid = vm.svm_cid == VMADDR_CID_ANY ? "any" : std::to_string(vm.svm_cid);
@@ -101,7 +87,7 @@ std::string text_of(const sockaddr_storage& address) {
 
 Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& loop, Subsystem& subsystem,
                                                              std::string_view address, const Log& log) {
-  Result<Address> where = parse_address(address);
+  Result<SocketAddress> where = parse_address(address);
   if (!where) return where.error();
   const int family = where->bytes.ss_family;
   const auto fail = [&](int code) {
@@ -116,7 +102,7 @@ Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& l
   // What a target that was killed has left.
   struct stat left {};
   if (!path.empty() && stat(path.c_str(), &left) == 0 && S_ISSOCK(left.st_mode)) unlink(path.c_str());
-  if (bind(fd, reinterpret_cast<const sockaddr*>(&where->bytes), where->size) != 0) return fail(errno);
+  if (bind(fd, where->get(), where->size) != 0) return fail(errno);
   listener->unix_path_ = path;
   if (::listen(fd, backlog) != 0) return fail(errno);
   socklen_t size = sizeof where->bytes;

@@ -1,8 +1,5 @@
 #include "libnvsock/dialect_v2.hpp"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cstring>
@@ -21,23 +18,6 @@ constexpr size_t quantum = 64 * 1024;
 constexpr size_t most_asking = 64;
 
 constexpr size_t kept_pages = 1024;  // 4 MiB
-
-Endpoint endpoint_of(const sockaddr_storage& address) {
-  Endpoint where;
-  char text[INET6_ADDRSTRLEN] = "";
-  if (address.ss_family == AF_INET6) {
-    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(address);
-    where.kind = Endpoint::Kind::ipv6;
-    where.port = ntohs(in6.sin6_port);
-    inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof text);
-  } else {
-    const auto& in = reinterpret_cast<const sockaddr_in&>(address);
-    where.port = ntohs(in.sin_port);
-    inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
-  }
-  where.host = text;
-  return where;
-}
 
 size_t largest_datagram(const relay_v2::Capabilities& drive) {
   if ((drive.features & relay_v2::feature::datagrams) == 0) return 0;

@@ -177,4 +177,21 @@ Result<Endpoint> parse_endpoint(std::string_view text, SocketType type) {
   return endpoint;
 }
 
+Endpoint endpoint_of(const sockaddr_storage& address) {
+  Endpoint where;
+  char text[INET6_ADDRSTRLEN] = "";
+  if (address.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(address);
+    where.kind = Endpoint::Kind::ipv6;
+    where.port = ntohs(in6.sin6_port);
+    inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof text);
+  } else {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(address);
+    where.port = ntohs(in.sin_port);
+    inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
+  }
+  where.host = text;
+  return where;
+}
+
 }  // namespace nvsock

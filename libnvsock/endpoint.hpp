@@ -48,4 +48,7 @@ Result<uint16_t> parse_port(std::string_view text, SocketType type = SocketType:
 // HOST:PORT, IPv6 in brackets. EINVAL with a sentence otherwise.
 Result<Endpoint> parse_endpoint(std::string_view text, SocketType type = SocketType::stream);
 
+// The place of a socket address. REQUIRES: of family AF_INET or AF_INET6.
+Endpoint endpoint_of(const sockaddr_storage& address);
+
 }  // namespace nvsock

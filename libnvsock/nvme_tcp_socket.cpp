@@ -25,7 +25,7 @@ Result<std::vector<SocketAddress>> look_up(const Endpoint& endpoint) {
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> all(found, freeaddrinfo);
   std::vector<SocketAddress> addresses;
   for (; found != nullptr && addresses.size() < max_target_addresses; found = found->ai_next) {
-    std::memcpy(&addresses.emplace_back().name, found->ai_addr, found->ai_addrlen);
+    std::memcpy(&addresses.emplace_back().bytes, found->ai_addr, found->ai_addrlen);
     addresses.back().size = found->ai_addrlen;
   }
   return addresses;
@@ -37,16 +37,16 @@ Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpTarget& target) {
   using Transport = NvmeTcpTarget::Transport;
   SocketAddress address;
   if (target.transport == Transport::tcp) {
-    address.size = target.endpoint.to_sockaddr(address.name);
+    address.size = target.endpoint.to_sockaddr(address.bytes);
     if (address.size == 0) return look_up(target.endpoint);
   } else if (target.transport == Transport::unix_socket) {
-    auto& name = reinterpret_cast<sockaddr_un&>(address.name);
+    auto& name = reinterpret_cast<sockaddr_un&>(address.bytes);
     assert(target.path.size() < sizeof name.sun_path);
     name.sun_family = AF_UNIX;
     target.path.copy(name.sun_path, sizeof name.sun_path - 1);
     address.size = sizeof name;
   } else {
-    auto& name = reinterpret_cast<sockaddr_vm&>(address.name);
+    auto& name = reinterpret_cast<sockaddr_vm&>(address.bytes);
     name.svm_family = AF_VSOCK;
     name.svm_cid = target.cid;
     name.svm_port = target.vsock_port;
@@ -56,14 +56,13 @@ Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpTarget& target) {
 }
 
 int connect_to(const SocketAddress& address) {
-  const int fd = socket(address.name.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int fd = socket(address.bytes.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;
-  if (address.name.ss_family == AF_INET || address.name.ss_family == AF_INET6) {
+  if (address.bytes.ss_family == AF_INET || address.bytes.ss_family == AF_INET6) {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&address.name), address.size) != 0 &&
-      errno != EINPROGRESS) {
+  if (connect(fd, address.get(), address.size) != 0 && errno != EINPROGRESS) {
     const int code = errno;
     close(fd);
     errno = code;

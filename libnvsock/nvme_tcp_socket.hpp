@@ -1,19 +1,13 @@
 // The way to an NVMe/TCP controller: TCP, a unix socket or vsock.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <vector>
 
 #include "libnvsock/nvme_tcp_target.hpp"
 #include "libnvsock/result.hpp"
+#include "libnvsock/socket_address.hpp"
 
 namespace nvsock {
-
-struct SocketAddress {
-  sockaddr_storage name{};
-  socklen_t size = 0;
-};
 
 // Of the addresses a host name has, so many are tried.
 inline constexpr size_t max_target_addresses = 3;

@@ -8,6 +8,8 @@
 #include <asio/post.hpp>
 #include <utility>
 
+#include "libnvsock/socket_error.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -18,12 +20,6 @@ constexpr int gathered = 64;                 // slices in one sendmsg
 constexpr size_t largest_send = 256 * 1024;  // bytes in one sendmsg
 // Less room than this in the stream is not worth a recv.
 constexpr size_t least_room = Stream::send_limit / 4;
-
-int socket_error(int fd) {
-  int error = 0;
-  socklen_t size = sizeof error;
-  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
-}
 
 }  // namespace
 
