@@ -31,14 +31,6 @@ constexpr uint16_t entries_before_connect = 1;
 constexpr int receives_at_once = 16;
 constexpr size_t max_gather = 32;
 
-bool moves_data_to_controller(const Command& command) {
-  if (command.opcode == nvme::opcode::fabrics) return command.nsid == nvme::fabrics_type::connect;
-  return (command.opcode & 3) == 1;
-}
-bool moves_data_both_ways(const Command& command) {
-  return (command.opcode & 3) == 3 && command.opcode != nvme::opcode::fabrics;
-}
-
 }  // namespace
 
 NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::string peer, QueueExecutor& executor)
@@ -192,17 +184,18 @@ bool NvmeConnection::on_capsule(const nvme_tcp::Header& checked, nvme_tcp::Heade
   request->data = nullptr;
   const nvme::DataPointer pointer = submission.data.value_or(nvme::DataPointer{});
   request->data_length = pointer.length;
+  const nvme::Direction direction = nvme::direction_of(*request);
   const bool in_capsule = submission.data && pointer.kind == nvme::DataPointer::Kind::in_capsule;
   if (checked.data > nvme_tcp::admin_capsule_data)
     return fail(FatalError::limit_exceeded, nvme_tcp::offset::plen);
-  if (submission.fused || (pointer.length > 0 && moves_data_both_ways(*request))) {
+  if (submission.fused || (pointer.length > 0 && direction == nvme::Direction::both)) {
     request->refusal = status::invalid_field;
   } else if (!submission.data) {
     request->refusal = nvme::status::invalid_sgl_type;
   } else if (in_capsule && pointer.offset != 0) {
     request->refusal = nvme::status::invalid_sgl_offset;
   } else if (checked.data != (in_capsule ? pointer.length : 0) ||
-             (in_capsule && pointer.length > 0 && !moves_data_to_controller(*request))) {
+             (in_capsule && pointer.length > 0 && direction != nvme::Direction::to_controller)) {
     request->refusal = nvme::status::invalid_sgl_length;
   } else if (pointer.length > max_transfer || pointer.length % 4 != 0) {
     request->refusal = status::invalid_field;
@@ -236,7 +229,7 @@ bool NvmeConnection::take_buffer(Request& request) {
 }
 
 void NvmeConnection::start_transfer(Request& request) {
-  if (!moves_data_to_controller(request)) return run(request);
+  if (nvme::direction_of(request) != nvme::Direction::to_controller) return run(request);
   request.wants_data = true;
   Outgoing& out = outgoing_.emplace_back();
   out.head_size = encode(

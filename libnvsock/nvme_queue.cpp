@@ -27,6 +27,11 @@ std::string_view nqn_of(std::span<const uint8_t> field) {
 
 }  // namespace
 
+Direction direction_of(const Command& command) {
+  if (command.opcode != opcode::fabrics) return static_cast<Direction>(command.opcode & 3);
+  return command.nsid == fabrics_type::connect ? Direction::to_controller : Direction::none;
+}
+
 void encode(const Command& command, uint16_t cid, const DataPointer& data,
             std::span<uint8_t, submission_size> out) {
   std::ranges::fill(out, 0);

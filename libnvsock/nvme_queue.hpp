@@ -68,6 +68,11 @@ inline constexpr uint8_t write = 0x01;
 inline constexpr uint8_t read = 0x02;
 }  // namespace opcode
 
+// Which way the data of a command goes, if there is any: the two low bits of the opcode (section 3.1.3), and
+// of Fabrics commands only that of Connect (section 6).
+enum class Direction : uint8_t { none = 0, to_controller = 1, to_host = 2, both = 3 };
+Direction direction_of(const Command& command);
+
 namespace fabrics_type {  // section 6: FCTYPE, the NSID field
 inline constexpr uint32_t property_set = 0x00;
 inline constexpr uint32_t connect = 0x01;

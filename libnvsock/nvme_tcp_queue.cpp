@@ -9,10 +9,13 @@
 #include <cerrno>
 #include <cstring>
 
+#include "libnvsock/socket_error.hpp"
+
 namespace nvsock {
 namespace {
 
 using asio::posix::stream_descriptor;
+using nvme::Direction;
 using nvme_tcp::FatalError;
 using nvme_tcp::Fault;
 using nvme_tcp::From;
@@ -23,14 +26,6 @@ constexpr int receives_at_once = 16;
 // RFC 8446 section 5.1: the type of the record with which a TLS server answers ICReq.
 constexpr uint8_t tls_alert = 21;
 constexpr uint32_t least_h2c_data = 4096;  // section 3.6.2.3, MAXH2CDATA
-
-bool moves_data_to_controller(const Command& command) {
-  if (command.opcode == nvme::opcode::fabrics) return command.nsid == nvme::fabrics_type::connect;
-  return (command.opcode & 3) == 1;
-}
-bool moves_data_to_host(const Command& command) {
-  return command.opcode != nvme::opcode::fabrics && (command.opcode & 3) == 2;
-}
 
 }  // namespace
 
@@ -48,10 +43,7 @@ void NvmeTcpQueue::start(int fd) {
 }
 
 void NvmeTcpQueue::connected() {
-  int error = 0;
-  socklen_t size = sizeof error;
-  getsockopt(socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size);
-  if (error != 0) return lost(error);
+  if (const int error = socket_error(socket_.native_handle()); error != 0) return lost(error);
   await_readable();
 }
 
@@ -104,7 +96,8 @@ bool NvmeTcpQueue::refuse(FatalError error, uint32_t where) {
 // --- commands ---
 
 bool NvmeTcpQueue::carries(const Command& command) {
-  return command.data_length == 0 || moves_data_to_controller(command) || moves_data_to_host(command);
+  const Direction direction = nvme::direction_of(command);
+  return command.data_length == 0 || direction == Direction::to_controller || direction == Direction::to_host;
 }
 
 void NvmeTcpQueue::submit(Command& command) {
@@ -113,8 +106,8 @@ void NvmeTcpQueue::submit(Command& command) {
   slot.command = &command;
   slot.deadline = std::chrono::steady_clock::now() + command.timeout;
   slot.answered = false;
-  slot.to_controller = moves_data_to_controller(command);
-  slot.to_host = moves_data_to_host(command);
+  slot.to_controller = nvme::direction_of(command) == Direction::to_controller;
+  slot.to_host = nvme::direction_of(command) == Direction::to_host;
   slot.offset = slot.end = 0;
 
   const bool in_capsule = slot.to_controller && command.data_length <= nvme_tcp::admin_capsule_data;
