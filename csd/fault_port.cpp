@@ -16,9 +16,6 @@ constexpr auto longest_late = 500ms;
 constexpr auto longest_double = 200ms;
 constexpr auto shortest_expiry = 50ms;
 
-// Path related: as the kernel's driver has it while it reconnects.
-constexpr uint16_t not_live_status = 0x370;
-
 bool is(const Command& command, uint32_t function) {
   return command.opcode > relay_v2::opcode::no_data && command.cdw10 == function;
 }
@@ -132,8 +129,9 @@ void FaultPort::ring() {
     trips_.emplace(trip, &command);
     begun_ = begun_ || is(command, relay_v2::function::attach);
     if (link_ != Link::live) {
-      end_trip(trip, link_ == Link::gone ? Completion{.error = ENODEV}
-                                         : Completion{.error = 0, .status = not_live_status, .dw0 = 0});
+      end_trip(trip, link_ == Link::gone
+                         ? Completion{.error = ENODEV}
+                         : Completion{.error = 0, .status = status::host_path_error, .dw0 = 0});
       continue;
     }
     Clock::Duration delay = up_to(faults.latency);

@@ -22,7 +22,7 @@ inline constexpr uint16_t invalid_opcode = 0x001;
 inline constexpr uint16_t invalid_field = 0x002;
 inline constexpr uint16_t internal_error = 0x006;
 inline constexpr uint16_t aborted = 0x007;
-inline constexpr uint16_t host_path_error = 0x370;  // the controller was not reached: nothing happened
+inline constexpr uint16_t host_path_error = 0x370;  // the controller is not live: nothing happened
 inline constexpr uint16_t type_mask = 0x700;
 inline constexpr uint16_t type_vendor = 0x700;  // the status code is a POSIX errno number
 
