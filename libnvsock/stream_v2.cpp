@@ -370,6 +370,7 @@ void StreamV2::drain_expired() {
   dialect_.log(LogLevel::warning, std::to_string(queued_.bytes()) + " bytes for " + peer_.text() +
                                       " were not taken by the service in time and are dropped");
   drop_queued();
+  if (phase_ == Phase::unsent) return dialect_.destroy(*this);  // a flow that the drive never heard of
   reset_with_ = ECONNABORTED;  // the service shall not take what it has for all there was
   want_to_send();
 }
