@@ -2,10 +2,9 @@
 // or write where it must not, use a page the drive has, or deliver bytes that were not sent.
 //
 // Input: one byte of traits, then steps (see step()).
-#include <vector>
-
 #include "libnvsock/dialect_v1.hpp"
 #include "tests/fuzz/held_port.hpp"
+#include "tests/fuzz/programs.hpp"
 
 namespace {
 
@@ -18,14 +17,17 @@ void examine(const Command& command) {
         "a command of this generation");
 }
 
-class Run final : private StreamObserver {
+class Run final {
  public:
   explicit Run(Input input)
-      : input_(input), port_(traits(input_), examine), dialect_(loop_, port_, {.relays = 3, .log = {}}) {}
+      : input_(input),
+        port_(traits(input_), examine),
+        dialect_(loop_, port_, {.relays = 3, .log = {}}),
+        programs_(input_, SIZE_MAX) {}
 
   void go() {
     for (int steps = 0; !input_.empty() && steps < 400; ++steps) step();
-    streams_.clear();
+    programs_.let_go_of_all();
     // A drive that answers at last: everything fails, and nothing is left.
     for (int i = 0; i < 1000 && port_.held() > 0; ++i) {
       port_.complete(0, {.error = ENODEV, .status = 0, .dw0 = 0});
@@ -46,71 +48,13 @@ class Run final : private StreamObserver {
             .max_reads_per_stream = 1u + (flags >> 1) % 4};
   }
 
-  void on_stream_change(Stream& stream) override { inspect(stream); }
-
-  static void inspect(Stream& stream) {
-    static_cast<void>(stream.poll_events());
-    check(stream.unsent() <= Stream::send_limit, "the send queue is bounded");
-    check(stream.state() != Stream::State::connecting || stream.readable() == 0,
-          "no bytes before the connection");
-  }
-
   void step() {
     const size_t what = input_.below(8);
-    if (what == 0) return connect();
+    if (what == 0) return programs_.connect(dialect_);
     if (what <= 3) return answer();
-    if (what == 4) {
-      if (loop_.stopped()) loop_.restart();
-      loop_.poll();
-      return;
-    }
-    if (streams_.empty()) return;
-    const size_t which = input_.below(streams_.size());
-    Stream& stream = *streams_[which];
-    inspect(stream);
-    switch (input_.below(5)) {
-      case 0:
-        return write(stream);
-      case 1:
-        return read(stream);
-      case 2:
-        return stream.shutdown_write();
-      case 3:
-        return stream.shutdown_read();
-      default:
-        streams_.erase(streams_.begin() + static_cast<ptrdiff_t>(which));
-    }
-  }
-
-  void connect() {
-    Endpoint endpoint;
-    endpoint.kind = static_cast<Endpoint::Kind>(input_.below(3));
-    endpoint.host = "127.0.0.1";
-    endpoint.port = 1 + input_.number<uint8_t>();
-    if (auto stream = dialect_.connect(endpoint, this)) streams_.push_back(std::move(*stream));
-  }
-
-  void write(Stream& stream) {
-    const std::vector<uint8_t> bytes(1 + input_.number<uint16_t>(), 'w');
-    const size_t room = stream.room();
-    const size_t taken =
-        stream.write({.buffer = {}, .data = bytes.data(), .size = static_cast<uint32_t>(bytes.size())});
-    check(taken == std::min(room, bytes.size()), "a write takes what there is room for");
-  }
-
-  void read(Stream& stream) {
-    const size_t most = 1 + input_.number<uint16_t>();
-    iovec parts[8];
-    size_t size = std::min(most, stream.readable());
-    const int used = stream.gather(parts, 8, size);
-    size_t sum = 0;
-    for (int i = 0; i < used; ++i) {
-      sum += parts[i].iov_len;
-      touched_ = touched_ ^ static_cast<const uint8_t*>(parts[i].iov_base)[parts[i].iov_len - 1];
-    }
-    check(sum == size && size <= stream.readable(), "gather tells what it covers");
-    stream.consume(size);
-    static_cast<void>(stream.take_error());
+    if (what > 4) return programs_.act();
+    if (loop_.stopped()) loop_.restart();
+    loop_.poll();
   }
 
   void answer() {
@@ -145,8 +89,7 @@ class Run final : private StreamObserver {
   asio::io_context loop_;
   fuzz::HeldPort port_;
   DialectV1 dialect_;
-  std::vector<StreamHandle> streams_;
-  volatile uint8_t touched_ = 0;
+  fuzz::Programs programs_;
 };
 
 }  // namespace

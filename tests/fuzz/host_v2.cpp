@@ -1,14 +1,16 @@
 // The second-generation host against a drive that answers anything, in any order, at any time: no answer may
 // make it read or write where it must not, send a batch that is not of the protocol, change one that it has
-// sent, use a buffer the drive has, or keep a stream for ever.
+// sent, use a buffer the drive has, or keep a stream or a listener for ever.
 //
 // Input: a capability page in short, then steps (see step()).
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "libnvsock/dialect_v2.hpp"
 #include "tests/fuzz/held_port.hpp"
+#include "tests/fuzz/programs.hpp"
 #include "tests/sim/virtual_clock.hpp"
 
 namespace {
@@ -26,18 +28,20 @@ std::span<uint8_t> data_of(const Command& command) {
 constexpr unsigned max_in_flight = 16;
 constexpr size_t most_read_ahead = 1 << 20;  // of a stream
 
-class Run final : private StreamObserver {
+class Run final : private ListenerObserver {
  public:
   explicit Run(Input input)
       : input_(input),
         capabilities_(any_capabilities()),
         port_({.ordered = false, .max_in_flight = max_in_flight, .max_blocking = max_in_flight},
               [this](const Command& command) { examine(command); }),
-        dialect_(std::make_unique<DialectV2>(clock_, port_, capabilities_, options())) {}
+        dialect_(std::make_unique<DialectV2>(clock_, port_, capabilities_, options())),
+        programs_(input_, most_read_ahead) {}
 
   void go() {
     for (int steps = 0; !input_.empty() && steps < 400; ++steps) step();
-    streams_.clear();
+    programs_.let_go_of_all();
+    if (input_.below(2) == 0) listeners_.clear();
     // At last the drive is gone, or starts anew and lets nobody attach: what was let go ends within its
     // bounds, the drive is asked in vain ever less often, and that is told once.
     const unsigned told = told_;
@@ -56,6 +60,9 @@ class Run final : private StreamObserver {
     check(dialect_->counters().commands <= commands + 150, "nor is it tried all the time");
     check(dialect_->counters().streams_now == 0, "no stream outlives the drive");
     check(dialect_->counters().in_flight_now == port_.held(), "commands are counted off");
+    check(asked_ == told_counters_, "who asks for counters is told");
+    listeners_.clear();
+    check(dialect_->drained(), "no listener outlives its handle");
     dialect_.reset();
   }
 
@@ -63,6 +70,7 @@ class Run final : private StreamObserver {
   relay_v2::Capabilities any_capabilities() {
     constexpr uint32_t batches[] = {relay_v2::min_batch, 4104, 65536, relay_v2::max_batch};
     relay_v2::Capabilities capabilities;
+    capabilities.features = static_cast<uint32_t>(input_.below(16));
     capabilities.max_streams = 1 + static_cast<uint32_t>(input_.below(5));
     capabilities.max_batch = batches[input_.below(4)];
     capabilities.max_wait_ms = 1 + input_.number<uint16_t>() % relay_v2::max_wait_ms;
@@ -93,7 +101,7 @@ class Run final : private StreamObserver {
         check(command.opcode == relay_v2::opcode::to_drive, "attach goes to the drive");
         const auto request = relay_v2::parse_session_request(data_of(command));
         check(request.has_value(), "a session request parses");
-        if (!request->resume) batches_.clear();
+        if (!request->resume) forget_session();
         return;
       }
       case relay_v2::function::tx:
@@ -121,20 +129,46 @@ class Run final : private StreamObserver {
     sent_[&command] = known->second;
     auto batch = relay_v2::Batch::parse(bytes, relay_v2::sequence_of(command), relay_v2::Batch::From::host);
     check(batch.has_value(), "a batch of the host's parses");
-    while (const auto frame = first ? batch->next() : std::nullopt) {
-      if (frame->type != FrameType::data) continue;
-      uint64_t& credit = credit_[frame->stream];
-      check(frame->payload.size() <= credit, "no byte is sent without credit");
-      credit -= frame->payload.size();
+    while (const auto frame = first ? batch->next() : std::nullopt) examine_frame(*frame);
+  }
+
+  void examine_frame(const relay_v2::Frame& frame) {
+    check(!reset_.contains(frame.stream), "nothing follows RESET");
+    size_t cost = frame.payload.size();
+    switch (frame.type) {
+      case FrameType::open:
+      case FrameType::listen:
+        check(frame.stream % 2 == 1 && frame.stream > std::exchange(last_opened_, frame.stream),
+              "numbers count up");
+        return;
+      case FrameType::reset:
+        reset_.insert(frame.stream);
+        return;
+      case FrameType::datagram:
+        cost += relay_v2::datagram_cost;
+        break;
+      case FrameType::data:
+        break;
+      default:
+        return;
     }
+    uint64_t& credit = credit_[frame.stream];
+    check(cost <= credit, "nothing is sent without credit");
+    credit -= cost;
+  }
+
+  void forget_session() {
+    batches_.clear();
+    credit_.clear();
+    reset_.clear();
   }
 
   // --- steps ---
 
   void step() {
-    switch (input_.below(12)) {
+    switch (input_.below(15)) {
       case 0:
-        return connect();
+        return programs_.connect(*dialect_);
       case 1:
         if (clock_.step()) return port_.end_batch();
         return;
@@ -143,7 +177,15 @@ class Run final : private StreamObserver {
       case 3:
       case 4:
       case 5:
-        return use_stream();
+        return programs_.act();
+      case 12:
+        return listen();
+      case 13:
+        if (!listeners_.empty()) close_listener(input_.below(listeners_.size()));
+        return;
+      case 14:
+        asked_ += dialect_->ask_counters([this](const DriveCounters&) { ++told_counters_; });
+        return;
       default:
         return answer();
     }
@@ -156,60 +198,31 @@ class Run final : private StreamObserver {
     port_.end_batch();
   }
 
-  void connect() {
-    Endpoint endpoint;
-    endpoint.kind = static_cast<Endpoint::Kind>(input_.below(3));
-    endpoint.host = std::string(1 + input_.below(max_host_length), 'h');
-    endpoint.port = 1 + input_.number<uint8_t>();
-    if (auto stream = dialect_->connect(endpoint, this)) streams_.push_back(std::move(*stream));
+  // --- listeners, which may be closed in any state, and from within whatever they tell ---
+
+  void listen() {
+    const auto backlog = 1 + static_cast<uint32_t>(input_.below(max_backlog));
+    auto listener = dialect_->listen(programs_.any_endpoint(), backlog, this);
+    if (listener) listeners_.push_back(std::move(*listener));
   }
 
-  void on_stream_change(Stream& stream) override { inspect(stream); }
+  void close_listener(size_t which) { listeners_.erase(listeners_.begin() + static_cast<ptrdiff_t>(which)); }
 
-  void inspect(Stream& stream) const {
-    static_cast<void>(stream.poll_events());
-    check(stream.unsent() <= Stream::send_limit, "the send queue is bounded");
-    check(stream.readable() <= most_read_ahead, "so is what the drive may send");
-    check(stream.state() != Stream::State::connecting || stream.readable() == 0,
-          "no bytes before the connection");
+  void maybe_close(const Listener& listener) {
+    const auto held =
+        std::ranges::find_if(listeners_, [&](const auto& each) { return each.get() == &listener; });
+    check(held != listeners_.end(), "a listener that was closed tells nothing");
+    if (input_.below(4) == 3) listeners_.erase(held);
   }
 
-  void use_stream() {
-    if (streams_.empty()) return;
-    const size_t which = input_.below(streams_.size());
-    Stream& stream = *streams_[which];
-    inspect(stream);
-    switch (input_.below(5)) {
-      case 0:
-        return write(stream);
-      case 1:
-        return read(stream);
-      case 2:
-        return stream.shutdown_write();
-      case 3:
-        return stream.shutdown_read();
-      default:
-        streams_.erase(streams_.begin() + static_cast<ptrdiff_t>(which));
-    }
+  void on_listening(Listener& listener, const sockaddr_storage&) override { maybe_close(listener); }
+  void on_listen_failed(Listener& listener, const Error& error) override {
+    check(error.code != 0 && !error.text.empty(), "a failure is told");
+    maybe_close(listener);
   }
-
-  void write(Stream& stream) {
-    const std::vector<uint8_t> bytes(1 + input_.number<uint16_t>(), 'w');
-    const size_t room = stream.room();
-    const size_t taken =
-        stream.write({.buffer = {}, .data = bytes.data(), .size = static_cast<uint32_t>(bytes.size())});
-    check(taken == std::min(room, bytes.size()), "a write takes what there is room for");
-  }
-
-  void read(Stream& stream) {
-    iovec parts[8];
-    size_t size = std::min<size_t>(1 + input_.number<uint16_t>(), stream.readable());
-    const int used = stream.gather(parts, 8, size);
-    for (int i = 0; i < used; ++i) {
-      touched_ = touched_ ^ static_cast<const uint8_t*>(parts[i].iov_base)[parts[i].iov_len - 1];
-    }
-    stream.consume(size);
-    static_cast<void>(stream.take_error());
+  void on_accepted(Listener& listener, StreamHandle& stream) override {
+    if (input_.below(4) != 3) programs_.take(stream);
+    maybe_close(listener);
   }
 
   // --- what the drive answers ---
@@ -280,6 +293,7 @@ class Run final : private StreamObserver {
       if (!writer.fits(size)) break;
       const auto payload = writer.append(type, stream, type == FrameType::reset ? value % 4096 : value, size);
       fuzz::fill(payload, 4);
+      if (type == FrameType::accepted) store_le(payload.data(), static_cast<uint32_t>(input_.below(24)));
     }
     if (writer.empty()) return 0;
     const uint64_t sequence = relay_v2::sequence_of(command) + (input_.below(16) == 0 ? 1 : 0);
@@ -325,10 +339,13 @@ class Run final : private StreamObserver {
   std::map<uint64_t, std::vector<uint8_t>> batches_;     // by sequence, of this session
   std::map<const Command*, std::vector<uint8_t>> sent_;  // as they were submitted
   std::map<uint32_t, uint64_t> credit_;                  // by stream
+  std::set<uint32_t> reset_;                             // streams, by the host
+  uint32_t last_opened_ = 0;
+  uint64_t asked_ = 0, told_counters_ = 0;
   fuzz::HeldPort port_;
   std::unique_ptr<DialectV2> dialect_;
-  std::vector<StreamHandle> streams_;
-  volatile uint8_t touched_ = 0;
+  fuzz::Programs programs_;
+  std::vector<ListenerHandle> listeners_;
 };
 
 }  // namespace

@@ -190,7 +190,7 @@ void runs() {
          run(flags, {{7, 0xC0, 0, 0, 0, 0, 0x80, 0, 0, 0}, {7, 6, 0, 0, 0, 0, 1}, settle}));
   }
   // connect; answers well-formed, with a batch end; write, read, end, release
-  const Bytes connect{0, 0, 80}, opened{1, 0, 4, 1, 0}, got{1, 0, 4, 200, 0, 0}, lost{1, 0, 0, 3, 0},
+  const Bytes connect{0, 0, 8, 79, 0}, opened{1, 0, 4, 1, 0}, got{1, 0, 4, 200, 0, 0}, lost{1, 0, 0, 3, 0},
       refused{1, 0, 1, 6, 0, 0}, queue{5, 0, 0, 0, 16}, take{5, 0, 1, 0, 1}, end{5, 0, 2}, release{5, 0, 4},
       too_long{1, 0, 2, 255, 255, 255, 255, 0, 0, 0, 0, 0};
   seed("host_v1", "write-read", run(7, {connect, opened, queue, got, take, got, got, take, end, release}));
@@ -255,30 +255,61 @@ void drive_v2_runs() {
 
 // Steps of host_v2.cpp; answers end their batch.
 void host_v2_runs() {
-  const Bytes connect{0, 0, 8, 79}, write{3, 0, 0, 0, 4}, read{3, 0, 1, 0, 16}, end{3, 0, 2},
-      release{3, 0, 4}, time{2, 0, 8};
+  const Bytes connect{0, 0, 8, 79, 0}, connect_flow{0, 0, 8, 79, 1}, write{3, 0, 0, 0, 4},
+      read{3, 0, 1, 0, 16}, end{3, 0, 2}, release{3, 0, 4}, release_when_told{3, 0, 5}, abort{3, 0, 6, 103},
+      time{2, 0, 8}, listen{12, 15, 0, 8, 79}, close{13, 0}, ask{14}, keeps{0}, takes{0}, leaves{3},
+      closes{3};
   const Bytes much_write{3, 0, 0, 0, 64}, answer_last{6, 1, 4, 0, 1}, page{6, 0, 4, 0, 0, 1},
       page_anew{6, 0, 4, 1, 9, 0, 1};
   const Bytes done{6, 0, 4, 0, 1}, unknown{6, 0, 0, 3, 1}, stale{6, 0, 2, 116, 1},
       garbage{6, 0, 3, 64, 0, 0, 0, 4, 'N', 'V', 'B', '2', 1};
   const auto rx = [](const Bytes& frame) { return joined({{6, 0, 4, 1}, frame, {1, 1, 1}}); };
-  const Bytes opened = rx({0, 1, 1, 0, 16}), data = rx({2, 1, 1, 0, 0, 1, 20}),
-              much = rx({2, 1, 1, 0, 0, 0, 0, 8}), window = rx({4, 1, 1, 0, 16}), fin = rx({5, 1, 1, 0, 0}),
-              reset = rx({6, 1, 1, 104, 0}), accepted = rx({8, 2, 1, 0, 16}), stat = rx({9, 1, 0, 0});
-  for (const auto& [name, options] : {std::pair{"", Bytes{3, 3, 100, 0, 3, 3, 10, 2}},
-                                      std::pair{"-small", Bytes{1, 0, 1, 0, 0, 0, 1, 0}}}) {
+  const auto opened_as = [&](uint8_t number) { return rx({0, number, 1, 0, 16}); };
+  const auto listening_as = [&](uint8_t number) { return rx({7, number, 1, 0, 0}); };
+  const auto ended_with = [&](uint8_t error) { return rx({6, 1, 1, error, 0}); };
+  const Bytes opened = opened_as(1), data = rx({2, 1, 1, 0, 0, 1, 20}), much = rx({2, 1, 1, 0, 0, 0, 0, 8}),
+              window = rx({4, 1, 1, 0, 16}), fin = rx({5, 1, 1, 0, 0}), reset = ended_with(104),
+              listening = listening_as(1), accepted = rx({8, 2, 1, 0, 16, 1}),
+              data_of_accepted = rx({2, 2, 1, 0, 0, 1, 20}), stat = rx({9, 1, 0, 0}),
+              datagram = rx({10, 1, 1, 0, 0, 1, 20});
+  for (const auto& [name, options] : {std::pair{"", Bytes{15, 3, 3, 100, 0, 3, 3, 10, 2}},
+                                      std::pair{"-small", Bytes{15, 1, 0, 1, 0, 0, 0, 1, 0}}}) {
     const auto run = [&, suffix = name, first = options](const char* what,
                                                          std::initializer_list<Bytes> steps) {
-      seed("host_v2", std::string(what) + suffix, joined({first, connect, done, joined(steps)}));
+      seed("host_v2", std::string(what) + suffix, joined({first, joined(steps)}));
     };
-    run("echo", {done, opened, write, data, done, read, much, read, end, fin, release, done, done});
-    run("refused", {done, reset, read, release, connect, done});
-    run("credit", {done, opened, much_write, write, answer_last, window, done, answer_last, release, done});
-    run("resumed", {done, opened, write, unknown, unknown, time, page, done, done, data, read});
-    run("lost", {done, opened, write, stale, time, stale, page_anew, done, connect, done});
-    run("garbage", {done, garbage, time, done, page, done, done, garbage});
-    run("unasked", {done, opened, accepted, stat, data, data, time, done});
-    run("silent", {time, time, time, time, release, time, time});
+    run("echo", {connect, done, done, opened, write, data, done, read, much, read, end, fin, release, done});
+    run("refused", {connect, done, done, reset, read, release, connect, done});
+    run("credit", {connect, done, done, opened, much_write, write, answer_last, window, done, answer_last,
+                   release, done});
+    run("resumed",
+        {connect, done, done, opened, write, unknown, unknown, time, page, done, done, data, read});
+    run("lost", {connect, done, done, opened, write, stale, time, stale, page_anew, done, connect, done});
+    run("garbage", {connect, done, done, garbage, time, done, page, done, done, garbage});
+    run("unasked", {connect, done, done, opened, accepted, done, stat, data, data, time, done});
+    run("silent", {connect, done, time, time, time, time, release, time, time});
+    run("let-go-when-told", {connect, done, done, release_when_told, opened, done, ask, stat, done});
+    run("aborted", {connect, done, done, opened, much_write, abort, done, done, release, done});
+    run("datagrams", {connect_flow, done, done, opened, write, datagram, done, read, write, end, release});
+    run("flow-quiet",
+        {connect_flow, done, done, opened, ended_with(0), write, opened_as(3), done, write, release});
+    run("flow-refused", {connect_flow, done, done, opened, ended_with(111), read, write, done, release});
+    run("flow-lost",
+        {connect_flow, done, done, opened, write, stale, time, stale, page_anew, done, write, opened_as(3)});
+    run("flow-let-go-unsent", {connect_flow, done, done, opened, stale, write, release});
+    run("accepted", {listen, done, done, listening, keeps, accepted, takes, keeps, done, data_of_accepted,
+                     write, read, end, done, close, done, release, done});
+    run("accepted-not-taken", {listen, done, done, listening, keeps, accepted, leaves, keeps, done, close});
+    run("listener-closes-when-told", {listen, done, done, listening, closes, done, listen, done});
+    run("listener-closes-when-accepting",
+        {listen, done, done, listening, keeps, accepted, takes, closes, done});
+    run("listener-refused",
+        {listen, done, done, ended_with(98), keeps, time, listening_as(3), keeps, done, close});
+    run("listener-closed-refused", {listen, done, done, ended_with(98), keeps, close, time});
+    run("listener-closed-unsent", {listen, close, done, listen, done, close});
+    run("listener-closed-asked", {listen, done, done, close, accepted, done, listening, time});
+    run("listener-lost", {listen, done, done, listening, keeps, stale, keeps, time, page_anew, done, done,
+                          listening_as(3), keeps, close, done});
   }
 }
 
