@@ -248,9 +248,12 @@ void Client::release(const char* why) {
   stream_.reset();
 }
 
-void Client::check_delivery() {
+void Client::check_delivery(bool dropped) {
   const Record& record = services_.record(port_);
   if (record.got > written_) story_.violation("%s: more than was written", state().c_str());
+  // A service must not take a part for all there was.
+  if (record.closed && record.got < written_ && !record.close_reset && !record.reset && !dropped)
+    story_.violation("%s: closed in good order before the last byte", state().c_str());
   if (!done_ || failed_ || !established_ || record.reset || link_failed()) return;
   if (record.got == written_) {
     if (record.close_reset) story_.violation("%s, and saw a reset at the end", state().c_str());

@@ -42,8 +42,8 @@ class Client final : private StreamObserver {
   void accept(StreamHandle& stream);
   bool done() const { return done_; }
   std::string state() const;
-  // Once everything has settled.
-  void check_delivery();
+  // Once everything has settled. `dropped`: the drive may have closed services without a word.
+  void check_delivery(bool dropped);
 
  private:
   void on_stream_change(Stream& stream) override;

@@ -105,6 +105,7 @@ void SimDrive::post(Command& command) {
     handle_ = completion.dw0;
     referee_.session_made(handle_);
   }
+  if (ok && command.cdw10 == relay_v2::function::tx) referee_.sees_tx_done(command.cdw11, completion.dw0);
   if (ok && command.cdw10 == relay_v2::function::rx && completion.dw0 > 0) {
     if (completion.dw0 > command.cdw12) return story_.violation("rx gave more than the buffer holds");
     referee_.sees_rx(command.cdw11, sequence_of(command),

@@ -53,6 +53,14 @@ void Referee::sees_tx(uint32_t handle, uint64_t sequence, std::span<const uint8_
   }
 }
 
+void Referee::sees_tx_done(uint32_t handle, uint32_t next_expected) {
+  const auto found = sessions_.find(handle);
+  if (found == sessions_.end()) return;
+  const auto expected = static_cast<uint32_t>(found->second.expected);
+  if (next_expected != expected)
+    story_.violation("the drive says that it expects batch %u, not %u", next_expected, expected);
+}
+
 void Referee::sees_rx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
   const auto found = sessions_.find(handle);
   if (found == sessions_.end())
@@ -130,7 +138,7 @@ void Referee::host_frame(Session& session, const Frame& frame) {
       break;
     case FrameType::window:
       stream.drive_credit += frame.value;
-      if (stream.drive_credit > relay_v2::max_window) wrong("beyond the largest window");
+      if (stream.drive_credit > host_window_) wrong("beyond its largest window");
       break;
     case FrameType::fin:
       if (stream.host_ended || stream.datagrams) wrong("twice, or of datagrams");
@@ -198,7 +206,7 @@ void Referee::drive_frame(Session& session, const Frame& frame) {
     case FrameType::window:
       if (stream.drive_ended && stream.host_ended) wrong("after both have ended");
       stream.host_credit += frame.value;
-      if (stream.host_credit > relay_v2::max_window) wrong("beyond the largest window");
+      if (stream.host_credit > drive_window_) wrong("beyond its largest window");
       break;
     case FrameType::fin:
       if (stream.drive_ended || stream.datagrams) wrong("twice, or of datagrams");

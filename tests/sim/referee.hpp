@@ -1,5 +1,6 @@
 // Watches both ends from between them and knows the rules of docs/relay-protocol.md without their code: the
-// order of batches, that a repeated one has the same bytes, who may send which frame when, and credit.
+// order of batches, that a repeated one has the same bytes, who may send which frame when, and credit, which
+// is never more than a window may grow to.
 #pragma once
 
 #include <map>
@@ -13,12 +14,17 @@ namespace nvsock::sim {
 
 class Referee {
  public:
-  Referee(Story& story, uint16_t tx_window) : story_(story), tx_window_(tx_window) {}
+  // `drive_window`, `host_window`: the largest that each may give the other.
+  Referee(Story& story, uint16_t tx_window, uint32_t drive_window)
+      : story_(story), tx_window_(tx_window), drive_window_(drive_window) {}
+  void set_host_window(uint32_t window) { host_window_ = window; }
 
   void session_made(uint32_t handle) { sessions_.try_emplace(handle); }
   void drive_restarted() { sessions_.clear(); }
   // The drive is about to execute this.
   void sees_tx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch);
+  // The drive has executed it, and tells that.
+  void sees_tx_done(uint32_t handle, uint32_t next_expected);
   // The drive completed an rx with this.
   void sees_rx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch);
 
@@ -51,6 +57,8 @@ class Referee {
 
   Story& story_;
   const uint16_t tx_window_;
+  const uint32_t drive_window_;
+  uint32_t host_window_ = 0;
   std::map<uint32_t, Session> sessions_;
 };
 

@@ -33,7 +33,7 @@ class World final : private ListenerObserver {
       : random_(seed),
         story_(clock_, told),
         drive_options_(choose_drive()),
-        referee_(story_, drive_options_.tx_window),
+        referee_(story_, drive_options_.tx_window, drive_options_.largest_window),
         services_(clock_, Random(random_.next()), story_),
         drive_(new SimDrive(clock_, services_, Random(random_.next()), story_, referee_, drive_options_)),
         port_(clock_, Random(random_.next()), story_, drive_options_.lease,
@@ -121,7 +121,7 @@ class World final : private ListenerObserver {
                        services_.alive());
     }
     for (size_t i = 0; i < clients_.size(); ++i) {
-      if (finished) clients_[i]->check_delivery();
+      if (finished) clients_[i]->check_delivery(port_.counters().restarts + sessions_ended_ > 0);
       const Record& record = services_.record(static_cast<uint16_t>(first_port + i));
       bytes_ += record.got + record.given;
     }
@@ -182,6 +182,7 @@ class World final : private ListenerObserver {
     options.log = [this](LogLevel, const std::string& text) { story_.tell("host: %s", text.c_str()); };
     story_.tell("a host: window %u", options.window);
     host_window_ = options.window;
+    referee_.set_host_window(options.largest_window);
     dialect_ = std::make_unique<DialectV2>(clock_, port_, capabilities, std::move(options));
   }
 
@@ -377,13 +378,24 @@ class World final : private ListenerObserver {
     } else if (kind < 84) {
       if (port_.fail(csd::HardFault::restart)) loss_settled_ = Clock::TimePoint::max();
     } else if (kind < 88) {
-      port_.fail(csd::HardFault::reset, drive_options_.lease + up_to(random_, 20s) - 5s);
+      const Clock::Duration outage = drive_options_.lease + up_to(random_, 20s) - 5s;
+      if (port_.fail(csd::HardFault::reset, outage)) expect_given_up(outage);
     } else if (drive_->table().sessions() > 0) {
       ++sessions_ended_;
       drive_->end_session();
       loss_settled_ = Clock::TimePoint::max();  // until the host must have seen it
       settle_later();
     }
+  }
+
+  // Section 6: silent for the lease, the drive is given up; which the host finds out within a second or two.
+  void expect_given_up(Clock::Duration outage) {
+    const Clock::Duration known = drive_options_.lease + 3s;
+    if (outage <= known) return;
+    clock_.after(known, [this] {
+      if (!dialect_->session().out_of_reach())
+        story_.violation("the host waits for a drive beyond the lease");
+    });
   }
 
   // The host tries once a second at least, and a round trip may fail a few times.
