@@ -6,6 +6,7 @@
 #include "csd/drive.hpp"
 #include "csd/fault_port.hpp"
 #include "libnvsock/asio_clock.hpp"
+#include "libnvsock/completion_delivery.hpp"
 
 namespace nvsock {
 namespace {
@@ -24,13 +25,13 @@ class EmulatedPort final : public csd::FallibleDrive, private csd::CompletionQue
 
   bool stop() override {
     drive_.reset();
-    completed_ = {};
+    completed_.clear();
     return true;
   }
 
   void reset(bool restart) override {
     drive_->reset(restart);
-    completed_ = {};
+    completed_.clear();
   }
 
   PortTraits traits() const override {
@@ -45,23 +46,13 @@ class EmulatedPort final : public csd::FallibleDrive, private csd::CompletionQue
 
  private:
   void post(Command& command) override { completed_.push(command); }
-
-  // Completions may submit and ring again; the outermost call delivers what that completes.
   void flush() override {
-    if (delivering_) return;
-    delivering_ = true;
-    while (!completed_.empty()) {
-      while (!completed_.empty()) {
-        Command& command = completed_.pop();
-        command.done(command);
-      }
+    completed_.deliver([this] {
       if (client_ != nullptr) client_->on_batch_end();
-    }
-    delivering_ = false;
+    });
   }
 
-  CommandQueue completed_;
-  bool delivering_ = false;
+  CompletionDelivery completed_;
   std::optional<csd::Drive> drive_;  // last: its end completes commands, which need the queue
 };
 
@@ -76,10 +67,8 @@ struct LoopClock {
 class FaultyPort final : private LoopClock, public csd::FaultPort {
  public:
   FaultyPort(asio::io_context& loop, const EmulatedDriveOptions& options,
-             std::unique_ptr<csd::FallibleDrive> drive)
-      : LoopClock{AsioClock(loop)},
-        FaultPort(clock, csd::Random(options.faults.seed.value_or(0)), std::move(drive)) {
-    csd::Random random(options.faults.seed.value_or(0));
+             std::unique_ptr<csd::FallibleDrive> drive, csd::Random random)
+      : LoopClock{AsioClock(loop)}, FaultPort(clock, csd::Random(random.next()), std::move(drive)) {
     if (options.faults.seed) faults = csd::mixed_faults(random);
     add(options.faults.reset_every, csd::HardFault::reset, reset_outage);
     add(options.faults.restart_every, csd::HardFault::restart, reset_outage);
@@ -100,7 +89,8 @@ Result<std::unique_ptr<CommandPort>> open_emulated_port(asio::io_context& loop,
   if (!where) return where.error();
   auto port = std::make_unique<EmulatedPort>(loop, options, std::move(*where));
   if (!options.faults.any()) return std::unique_ptr<CommandPort>(std::move(port));
-  return std::unique_ptr<CommandPort>(std::make_unique<FaultyPort>(loop, options, std::move(port)));
+  return std::unique_ptr<CommandPort>(std::make_unique<FaultyPort>(
+      loop, options, std::move(port), csd::Random(options.faults.seed.value_or(0))));
 }
 
 }  // namespace nvsock

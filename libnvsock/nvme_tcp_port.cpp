@@ -9,6 +9,7 @@
 
 #include "libnvsock/asio_clock.hpp"
 #include "libnvsock/buffer.hpp"
+#include "libnvsock/completion_delivery.hpp"
 #include "libnvsock/nvme_tcp_queue.hpp"
 #include "libnvsock/nvme_tcp_socket.hpp"
 #include "libnvsock/quoted.hpp"
@@ -93,7 +94,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
     queue_.reset();
     timer_->disarm();
     waiting_ = {};
-    completed_ = {};
+    completed_.clear();
     return true;
   }
 
@@ -158,9 +159,8 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   bool own_in_flight_ = false;
   alignas(8) uint8_t page_[page_size];  // data of own_
   CommandQueue waiting_;                // submitted, not with the controller
-  CommandQueue completed_;
+  CompletionDelivery completed_;
   unsigned in_flight_ = 0;  // of clients
-  bool delivering_ = false;
   unsigned reconnects_ = 0;
 };
 
@@ -396,19 +396,11 @@ void NvmeTcpPort::on_completed(Command& command) {
   completed_.push(command);
 }
 
-// Completions may submit and ring again; the outermost call delivers what that completes.
 void NvmeTcpPort::deliver() {
-  if (delivering_) return;
-  delivering_ = true;
-  while (!completed_.empty()) {
-    while (!completed_.empty()) {
-      Command& command = completed_.pop();
-      command.done(command);
-    }
+  completed_.deliver([this] {
     if (client_ != nullptr) client_->on_batch_end();
     pump();
-  }
-  delivering_ = false;
+  });
 }
 
 }  // namespace

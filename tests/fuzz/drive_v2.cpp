@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "csd/session_table.hpp"
+#include "libnvsock/completion_delivery.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/sim/virtual_clock.hpp"
 
@@ -377,13 +378,7 @@ class Run final : private csd::CompletionQueue {
 
   void post(Command& command) override { posted_.push(command); }
   void flush() override {
-    if (delivering_) return;
-    delivering_ = true;
-    while (!posted_.empty()) {
-      Command& command = posted_.pop();
-      command.done(command);
-    }
-    delivering_ = false;
+    posted_.deliver([] {});
   }
 
   void completed(Sent& command) {
@@ -510,8 +505,7 @@ class Run final : private csd::CompletionQueue {
   sim::VirtualClock clock_;
   FuzzServices services_;
   csd::SessionTable table_;
-  CommandQueue posted_;
-  bool delivering_ = false;
+  CompletionDelivery posted_;
   static constexpr int most_steps = 300;
   int steps_ = 0;
   std::vector<std::unique_ptr<Sent>> sent_;
