@@ -35,6 +35,20 @@ bool buffer_fits(const Command& command) {
 
 }  // namespace
 
+relay_v2::Capabilities capabilities_of(const SessionTableOptions& options) {
+  relay_v2::Capabilities told;
+  told.features = options.features;
+  told.max_streams = options.max_streams;
+  told.max_batch = options.max_batch;
+  told.max_wait_ms = static_cast<uint32_t>(options.max_wait.count());
+  told.tx_window = options.tx_window;
+  told.rx_window = options.rx_window;
+  told.lease_s = static_cast<uint32_t>(options.lease.count());
+  told.epoch = options.epoch;
+  told.vendor = options.vendor;
+  return told;
+}
+
 SessionTable::SessionTable(Clock& clock, ServiceFactory& services, CompletionQueue& completions,
                            SessionTableOptions options)
     : clock_(clock),
@@ -89,17 +103,7 @@ void SessionTable::complete(Command& command, uint16_t status, uint32_t dw0) {
 
 void SessionTable::capabilities(Command& command) {
   if (command.cdw12 < relay_v2::capability_page_size) return complete(command, status::vendor_errno(EINVAL));
-  relay_v2::Capabilities told;
-  told.features = options_.features;
-  told.max_streams = options_.max_streams;
-  told.max_batch = options_.max_batch;
-  told.max_wait_ms = static_cast<uint32_t>(options_.max_wait.count());
-  told.tx_window = options_.tx_window;
-  told.rx_window = options_.rx_window;
-  told.lease_s = static_cast<uint32_t>(options_.lease.count());
-  told.epoch = options_.epoch;
-  told.vendor = options_.vendor;
-  encode(told, {static_cast<uint8_t*>(command.data), relay_v2::capability_page_size});
+  encode(capabilities_of(options_), {static_cast<uint8_t*>(command.data), relay_v2::capability_page_size});
   complete(command, status::success, static_cast<uint32_t>(relay_v2::capability_bytes));
 }
 

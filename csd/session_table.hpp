@@ -46,6 +46,9 @@ struct SessionTableOptions {
   std::string vendor = "nvsock csd";  // at most 71 bytes
 };
 
+// What a drive with these options tells on its capability page. `vendor` points into the options.
+relay_v2::Capabilities capabilities_of(const SessionTableOptions& options);
+
 class SessionTable {
  public:
   // All must outlive the table. Destroying it forgets the commands that wait: nothing completes them.

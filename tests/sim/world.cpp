@@ -165,14 +165,7 @@ class World final : private ListenerObserver {
   // --- the host ---
 
   void start_host() {
-    relay_v2::Capabilities capabilities;
-    capabilities.features = drive_options_.features;
-    capabilities.max_streams = drive_options_.max_streams;
-    capabilities.max_batch = drive_options_.max_batch;
-    capabilities.max_wait_ms = static_cast<uint32_t>(drive_options_.max_wait.count());
-    capabilities.tx_window = drive_options_.tx_window;
-    capabilities.rx_window = drive_options_.rx_window;
-    capabilities.lease_s = static_cast<uint32_t>(drive_options_.lease.count());
+    relay_v2::Capabilities capabilities = csd::capabilities_of(drive_options_);
     capabilities.epoch = drive_->epoch();
     const uint32_t windows[] = {64, 1000, 4096, 65536, 262144, 262144};
     DialectV2Options options;
