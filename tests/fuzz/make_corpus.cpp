@@ -1,5 +1,5 @@
-// Writes the seeds of tests/fuzz/corpus with our own encoders: make_corpus DIRECTORY. Run by hand when a
-// format changes; what it writes is committed.
+// Writes the seeds of tests/fuzz/corpus with our own encoders: make_corpus DIRECTORY. Those named found-* are
+// libFuzzer's, which reach what these do not. Run by hand when a format changes; what it writes is committed.
 #include <netinet/in.h>
 
 #include <filesystem>
