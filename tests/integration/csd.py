@@ -665,6 +665,19 @@ def set_nonblocking(fd, on=True):
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK if on else flags & ~os.O_NONBLOCK)
 
 
+def fill(fd):
+    """Writes until nothing more is taken, and the kernel's buffers have stopped to grow; gives the bytes taken."""
+    set_nonblocking(fd)
+    written, quiet_since = 0, time.monotonic()
+    while time.monotonic() < quiet_since + 0.3:
+        try:
+            written += os.write(fd, bytes(65536))
+            quiet_since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+    return written
+
+
 def poll_now(fd, events, milliseconds=0):
     """revents of one descriptor, 0 after the timeout."""
     poller = select.poll()

@@ -11,10 +11,9 @@ import os
 import select
 import signal
 import sys
-import time
 
 import csd
-from csd import Call, CsdTest, Server, eventually, poll_now, read_exactly, set_nonblocking, write_all
+from csd import Call, CsdTest, Server, eventually, fill, poll_now, read_exactly, set_nonblocking, write_all
 
 libc = ctypes.CDLL(None, use_errno=True)
 STREAM = int(8 * csd.MIB * csd.SCALE)
@@ -34,18 +33,6 @@ class LimitTest(CsdTest):
         writer = Call(write_all, fd, csd.pattern(size))
         self.assertEqual(Call(read_exactly, fd, size).result(), csd.pattern(size))
         writer.result()
-
-    def fill(self, fd):
-        """Writes to a peer that does not read until nothing more is taken for a while."""
-        set_nonblocking(fd)
-        written, quiet_since = 0, time.monotonic()
-        while time.monotonic() < quiet_since + 0.3:
-            try:
-                written += os.write(fd, bytes(65536))
-                quiet_since = time.monotonic()
-            except BlockingIOError:
-                time.sleep(0.01)
-        return written
 
 
 class FourRelays(LimitTest):
@@ -72,7 +59,7 @@ class FourRelays(LimitTest):
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         stalled = self.open(server)
-        written = self.fill(stalled)
+        written = fill(stalled)
         self.move_three_streams()
         hole.release.set()
         self.close(stalled)
@@ -151,7 +138,7 @@ class FourRelays(LimitTest):
         pour = self.server(Server.pour)
         _streams = [self.open(pour) for _ in range(3)]
         sink = self.open(self.server(csd.Hole(), rcvbuf=65536))
-        self.fill(sink)
+        fill(sink)
 
         def resident():
             with open(f"/proc/{self.drive.pid}/status", encoding="utf-8") as status:
@@ -159,7 +146,7 @@ class FourRelays(LimitTest):
 
         before = resident()
         set_nonblocking(sink)
-        self.fill(sink)
+        fill(sink)
         self.assertLess(resident() - before, 8 * 1024, "KiB")
 
 
@@ -174,7 +161,7 @@ class FirstGeneration(LimitTest):
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         self.stalled = self.open(server)
-        self.written = self.fill(self.stalled)
+        self.written = fill(self.stalled)
         return hole, server
 
     def test_carries_bytes_both_ways(self):

@@ -21,7 +21,7 @@ import threading
 import time
 
 import csd
-from csd import IOC_ERROR, IOC_INFO, IOC_INQ, IOC_PEER, IOC_LOCAL, IOC_SHUTDOWN, Call, CsdTest, Server, eventually
+from csd import IOC_ERROR, IOC_INFO, IOC_INQ, IOC_PEER, IOC_LOCAL, IOC_SHUTDOWN, Call, CsdTest, Server, eventually, fill
 from csd import ioctl_int, poll_now, read_exactly, read_to_end, set_nonblocking, write_all
 
 IN, OUT, ERR, HUP, RDHUP = select.POLLIN, select.POLLOUT, select.POLLERR, select.POLLHUP, select.POLLRDHUP
@@ -232,7 +232,7 @@ class Semantics:
         server = self.server(hole, rcvbuf=65536)
         end = self.connect(server.port)
         set_nonblocking(end.fd)
-        written = self.fill(end.fd)
+        written = fill(end.fd)
         self.assertEqual(poll_now(end.fd, ALL) & OUT, 0)
         hole.release.set()
         eventually(lambda: poll_now(end.fd, OUT) & OUT)
@@ -240,18 +240,6 @@ class Semantics:
         end.close()
         self.assertTrue(server.peer().ended.wait(10 * csd.SLOW))
         self.assertEqual(server.peer().received, written)
-
-    def fill(self, fd):
-        """Writes until nothing more is taken, and the kernel's buffers have stopped to grow."""
-        written = 0
-        quiet_since = time.monotonic()
-        while time.monotonic() < quiet_since + 0.2:
-            try:
-                written += os.write(fd, bytes(65536))
-                quiet_since = time.monotonic()
-            except BlockingIOError:
-                time.sleep(0.01)
-        return written
 
     def test_write_after_a_reset_is_epipe(self):
         server = self.server(Server.manual)
@@ -428,7 +416,7 @@ class Semantics:
         set_nonblocking(end.fd)
         epoll = self.epoll(end.fd, select.EPOLLOUT | select.EPOLLET)
         self.assertEqual(epoll.poll(5), [(end.fd, select.EPOLLOUT)])
-        self.fill(end.fd)
+        fill(end.fd)
         epoll.poll(0)
         self.assertEqual(epoll.poll(0.05), [])
         hole.release.set()
