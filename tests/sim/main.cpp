@@ -20,7 +20,7 @@
 namespace {
 
 constexpr uint64_t most_failed = 20;
-// Of real time: a million events take 0.2 s, and some seconds with sanitizers.
+// Of real time: a million events take 0.2 s, with sanitizers on a busy machine 30 s.
 constexpr unsigned longest_run_s = 120;
 
 // --- a run that does not return ---

@@ -319,6 +319,16 @@ TEST_F(SessionTest, the_lease_ends_a_session_that_no_command_names) {
   EXPECT_EQ(attach(1, true).error(), ESTALE);
 }
 
+TEST_F(SessionTest, a_wait_longer_than_the_lease_keeps_the_session) {
+  options.lease = 3s;
+  restart();
+  start_session();
+  const DriveV2Command& command = rx(1, 10s);
+  clock.advance(9s);
+  EXPECT_EQ(table->sessions(), 1u);
+  EXPECT_TRUE(command.pending());
+}
+
 TEST_F(SessionTest, waiting_commands_keep_the_session) {
   for (int i = 0; i < 20; ++i) {
     DriveV2Command& command = rx(1, 10s);
