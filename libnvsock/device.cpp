@@ -15,8 +15,11 @@ Result<std::unique_ptr<CommandPort>> open_port(asio::io_context& loop, const Dev
   switch (uri.kind) {
     case DeviceUri::Kind::emulated:
       return open_emulated_port(loop, uri.emulated);
-    case DeviceUri::Kind::controller:
-      return open_ioctl_port(loop, uri.controller);
+    case DeviceUri::Kind::controller: {
+      const auto controller = open_controller(uri.controller);
+      if (!controller) return controller.error();
+      return make_ioctl_port(loop, *controller);
+    }
     case DeviceUri::Kind::nvme_tcp:
       break;
   }
