@@ -36,8 +36,8 @@ void run_command(int fd, Command& command) {
 
 class IoctlPort final : public CommandPort {
  public:
-  IoctlPort(asio::io_context& loop, std::shared_ptr<const Controller> controller)
-      : work_(asio::make_work_guard(loop)), shared_(std::make_shared<Shared>()) {
+  IoctlPort(asio::io_context& loop, std::shared_ptr<const Controller> controller, std::string why)
+      : work_(asio::make_work_guard(loop)), shared_(std::make_shared<Shared>()), why_(std::move(why)) {
     shared_->controller = std::move(controller);
     shared_->port = this;
   }
@@ -65,7 +65,9 @@ class IoctlPort final : public CommandPort {
 
   PortTraits traits() const override { return DriverQueue::traits; }
 
-  std::string describe() const override { return "ioctl passthrough"; }
+  std::string describe() const override {
+    return "ioctl passthrough" + (why_.empty() ? "" : " (" + why_ + ")");
+  }
 
  private:
   void start_thread() {
@@ -100,6 +102,7 @@ class IoctlPort final : public CommandPort {
 
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::shared_ptr<Shared> shared_;
+  const std::string why_;
   CommandQueue submitted_;
   unsigned threads_ = 0;
 };
@@ -107,8 +110,8 @@ class IoctlPort final : public CommandPort {
 }  // namespace
 
 std::unique_ptr<CommandPort> make_ioctl_port(asio::io_context& loop,
-                                             std::shared_ptr<const Controller> controller) {
-  return std::make_unique<IoctlPort>(loop, std::move(controller));
+                                             std::shared_ptr<const Controller> controller, std::string why) {
+  return std::make_unique<IoctlPort>(loop, std::move(controller), std::move(why));
 }
 
 }  // namespace nvsock

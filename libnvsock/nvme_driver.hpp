@@ -77,7 +77,7 @@ class DriverQueue {
   unsigned blocking_in_flight_ = 0;
 };
 
-// What Linux tells of a command, the same every way (nvme_execute_rq and nvme_uring_cmd_end_io in Linux 6.1
+// What Linux tells of a command, the same both ways (nvme_execute_rq and nvme_uring_cmd_end_io in Linux 6.1
 // to 6.12): a negative errno, EINTR when a reset cancelled it, or the status with Do Not Retry, More and
 // Command Retry Delay in its upper bits.
 constexpr Completion driver_completion(int outcome, uint32_t dw0) {

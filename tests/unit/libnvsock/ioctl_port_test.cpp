@@ -129,6 +129,7 @@ namespace {
 // No controller has such a number; tests that run at the same time have each their own.
 const std::string name = "nvme" + std::to_string(100'000'000 + getpid());
 const std::string path = "/dev/" + name;
+const std::string uri = path + "?passthrough=ioctl";
 
 struct PortCommand : Command {
   BufferRef page;
@@ -163,7 +164,7 @@ class IoctlPortTest : public ::testing::Test {
     port = make_ioctl_port(loop, std::move(*opened));
   }
   auto open_device() {
-    return with_node([&] { return Device::open(loop, path, {}); });
+    return with_node([&] { return Device::open(loop, uri, {}); });
   }
 
   PortCommand& make(uint32_t cdw10, uint32_t cdw11 = 0) {
@@ -400,14 +401,14 @@ TEST_F(IoctlPortTest, a_drive_that_is_no_csd_is_named_with_its_model) {
   };
   const Error silent = refused(drive("ACME Turbo 9", 0, ""));
   EXPECT_EQ(silent.text,
-            path + " is not a CSD (model \"ACME Turbo 9\": it does not answer the relay command as one)");
+            uri + " is not a CSD (model \"ACME Turbo 9\": it does not answer the relay command as one)");
   EXPECT_EQ(silent.code, ENOTSUP);
   EXPECT_EQ(refused(drive("ACME Turbo 9", status::invalid_opcode, "")).text,
-            path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave status 001h)");
+            uri + " is not a CSD (model \"ACME Turbo 9\": the relay command gave status 001h)");
   EXPECT_EQ(refused(drive("ACME Turbo 9", -EACCES, "")).text,
-            path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
+            uri + " is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
   EXPECT_EQ(refused(drive("a\033[2Jb", 0, "This device has computed")).text,
-            path + " is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
+            uri + " is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
 }
 
 // As over NVMe/TCP, where the first generation's question cannot be asked.
@@ -433,13 +434,13 @@ TEST_F(IoctlPortTest, a_drive_of_the_second_generation_alone_is_known_by_model_a
   EXPECT_EQ((*opened)->dialect(), "v2");
   driver().reset(drive_with(false), {});
   expect_sentence(open_device(),
-                  path + " is not a CSD (model \"nvsock csd 9\": the capability command gave status 001h)");
+                  uri + " is not a CSD (model \"nvsock csd 9\": the capability command gave status 001h)");
 }
 
 TEST_F(IoctlPortTest, a_drive_that_does_not_identify_itself_is_named) {
   driver().reset([](nvme_passthru_cmd&) { return -EIO; }, {});
   const auto opened = open_device();
-  expect_sentence(opened, path + " Identify Controller failed: ");
+  expect_sentence(opened, uri + " Identify Controller failed: ");
   EXPECT_EQ(opened.error().code, EIO);
   EXPECT_EQ(driver().seen().size(), 1u) << "no vendor command for a drive that is not understood";
 }
