@@ -7,7 +7,9 @@
 // A command with the driver cannot be cancelled here either, but nothing waits for it: a killed process is
 // gone at once, where one in an ioctl stays until the command completes. The kernel keeps the command's
 // pages, its tag and the ring until then, in a worker of its own (io_ring_exit_work), and logs one warning
-// when that takes more than five minutes.
+// when that takes more than five minutes. Only where no tag is free does something of the process wait
+// uninterruptibly, a thread that the kernel starts (io-wq); the limits of DriverQueue keep that from
+// happening.
 #pragma once
 
 #include <asio/io_context.hpp>

@@ -20,17 +20,27 @@
 #include "tests/unit/support.hpp"
 
 namespace {
-int ring_refusal = 0;  // an errno: what setting up a ring ends with
-unsigned rings = 0;    // asked for
+int ring_refusal = 0;          // an errno: what setting up a ring ends with
+unsigned unknown_flags = 0;    // IORING_SETUP_ that the kernel does not know
+unsigned rings = 0;            // asked for
+unsigned submit_refusals = 0;  // times that the kernel has no memory to take what is in a ring
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) int io_uring_queue_init_params(
     unsigned entries, io_uring* ring, io_uring_params* parameters) {
   ++rings;
   if (ring_refusal != 0) return -ring_refusal;
+  if ((parameters->flags & unknown_flags) != 0) return -EINVAL;
   static const auto real =
       reinterpret_cast<decltype(&io_uring_queue_init_params)>(dlsym(RTLD_NEXT, "io_uring_queue_init_params"));
   return real(entries, ring, parameters);
+}
+
+extern "C" __attribute__((visibility("default"))) int io_uring_submit(io_uring* ring) {
+  static const auto real = reinterpret_cast<decltype(&io_uring_submit)>(dlsym(RTLD_NEXT, "io_uring_submit"));
+  if (submit_refusals == 0) return real(ring);
+  --submit_refusals;
+  return -EAGAIN;
 }
 
 namespace nvsock {
@@ -55,7 +65,7 @@ class PassthroughTest : public ::testing::Test {
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "mknod needs root";
     ring_refusal = 0;
-    rings = 0;
+    unknown_flags = rings = submit_refusals = 0;
   }
   void TearDown() override { unlink(path.c_str()); }
 
@@ -127,11 +137,13 @@ TEST_F(PassthroughTest, a_device_that_is_missing_is_named_whichever_way) {
 
 // --- the ring ---
 
-class UringPortTest : public PassthroughTest {
+// With the flags of Linux 6.1 and with those of 5.19.
+class UringPortTest : public PassthroughTest, public ::testing::WithParamInterface<unsigned> {
  protected:
   void SetUp() override {
     PassthroughTest::SetUp();
     if (IsSkipped()) return;
+    unknown_flags = GetParam();
     open_ring(null_device);
   }
 
@@ -142,6 +154,8 @@ class UringPortTest : public PassthroughTest {
     auto made = make_uring_port(loop, *controller);
     if (!made) GTEST_SKIP() << "no io_uring: " << made.error().text;
     port = std::move(*made);
+    EXPECT_EQ(rings, unknown_flags == 0 ? 1u : 2u);
+    rings = 0;
   }
 
   PortCommand& make() {
@@ -170,7 +184,7 @@ class UringPortTest : public PassthroughTest {
   std::unique_ptr<CommandPort> port;
 };
 
-TEST_F(UringPortTest, every_command_completes_once_and_on_the_loop) {
+TEST_P(UringPortTest, every_command_completes_once_and_on_the_loop) {
   for (int i = 0; i < 100; ++i) {
     PortCommand& command = make();
     command.may_block = i % 2 == 0;
@@ -187,7 +201,7 @@ TEST_F(UringPortTest, every_command_completes_once_and_on_the_loop) {
   }
 }
 
-TEST_F(UringPortTest, a_completion_may_place_the_next_command) {
+TEST_P(UringPortTest, a_completion_may_place_the_next_command) {
   struct Chain : PortCommand {
     CommandPort* port = nullptr;
     unsigned left = 1000;
@@ -205,7 +219,7 @@ TEST_F(UringPortTest, a_completion_may_place_the_next_command) {
   EXPECT_TRUE(test::run_until(loop, [&] { return chain.left == 0; }));
 }
 
-TEST_F(UringPortTest, clients_are_told_once_after_completions_that_come_together) {
+TEST_P(UringPortTest, clients_are_told_once_after_completions_that_come_together) {
   struct Client final : PortClient {
     unsigned batches = 0;
     void on_batch_end() override { ++batches; }
@@ -217,7 +231,15 @@ TEST_F(UringPortTest, clients_are_told_once_after_completions_that_come_together
   EXPECT_EQ(client.batches, 1u);
 }
 
-TEST_F(UringPortTest, an_errno_passes_through) {
+TEST_P(UringPortTest, what_the_kernel_cannot_take_now_is_offered_again) {
+  submit_refusals = 3;
+  for (int i = 0; i < 20; ++i) port->submit(make());
+  port->ring();
+  ASSERT_TRUE(test::run_until(loop, [&] { return completed() == 20; }));
+  EXPECT_EQ(submit_refusals, 0u);
+}
+
+TEST_P(UringPortTest, an_errno_passes_through) {
   open_ring(full_device);
   port->submit(make());
   port->ring();
@@ -225,7 +247,7 @@ TEST_F(UringPortTest, an_errno_passes_through) {
   EXPECT_EQ(commands[0]->completion.error, EOPNOTSUPP);
 }
 
-TEST_F(UringPortTest, nothing_completes_after_stop_which_knows_that_the_driver_holds_nothing) {
+TEST_P(UringPortTest, nothing_completes_after_stop_which_knows_that_the_driver_holds_nothing) {
   port->submit(make());
   port->ring();
   EXPECT_TRUE(port->stop());
@@ -233,7 +255,7 @@ TEST_F(UringPortTest, nothing_completes_after_stop_which_knows_that_the_driver_h
   EXPECT_EQ(completed(), 0u);
 }
 
-TEST_F(UringPortTest, a_port_may_go_with_completions_in_its_ring) {
+TEST_P(UringPortTest, a_port_may_go_with_completions_in_its_ring) {
   port->submit(make());
   port->ring();
   port.reset();
@@ -241,13 +263,16 @@ TEST_F(UringPortTest, a_port_may_go_with_completions_in_its_ring) {
   EXPECT_EQ(completed(), 0u);
 }
 
-TEST_F(UringPortTest, an_idle_port_wakes_nobody) {
+TEST_P(UringPortTest, an_idle_port_wakes_nobody) {
   port->submit(make());
   port->ring();
   ASSERT_TRUE(test::run_until(loop, [&] { return completed() == 1; }));
   settle();
   EXPECT_EQ(loop.poll(), 0u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Kernels, UringPortTest, ::testing::Values(0u, IORING_SETUP_DEFER_TASKRUN),
+                         [](const auto& kernel) { return kernel.param == 0 ? "Linux_6_1" : "Linux_5_19"; });
 
 }  // namespace
 }  // namespace nvsock
