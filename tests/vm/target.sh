@@ -89,9 +89,15 @@ killed() { # io_uring|ioctl
   nothing_stuck
 }
 
-# Of those traced. The driver's keep-alives hardly count, they are answered at once.
-command_in_drive() { [ "$(traced nvme_setup_cmd)" -gt "$(traced nvme_complete_rq)" ]; }
-traced() { grep -c "$1: $(controller): qid=0," $tracing/trace || true; }
+# One that was traced on its way there and not on its way back. A csdfs that has ended may have left others.
+command_in_drive() {
+  awk -v admin="$(controller): qid=0," '
+    index($0, admin) && match($0, /cmdid=[0-9]+/) {
+      id = substr($0, RSTART, RLENGTH)
+      if (/nvme_setup_cmd/) left[id] = 1; else delete left[id]
+    }
+    END { for (id in left) exit 0; exit 1 }' $tracing/trace
+}
 
 # Transfers in both directions, slow enough that the command given here runs in the middle of them.
 survive() {
