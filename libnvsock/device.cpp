@@ -3,8 +3,8 @@
 #include "libnvsock/dialect_v1.hpp"
 #include "libnvsock/dialect_v2.hpp"
 #include "libnvsock/emulated_port.hpp"
-#include "libnvsock/ioctl_port.hpp"
 #include "libnvsock/nvme_tcp_port.hpp"
+#include "libnvsock/passthrough_port.hpp"
 #include "libnvsock/probe.hpp"
 #include "libnvsock/random_id.hpp"
 
@@ -16,7 +16,7 @@ Result<std::unique_ptr<CommandPort>> open_port(asio::io_context& loop, const Dev
     case DeviceUri::Kind::emulated:
       return open_emulated_port(loop, uri.emulated);
     case DeviceUri::Kind::controller:
-      return open_ioctl_port(loop, uri.controller);
+      return open_passthrough_port(loop, uri.controller, uri.passthrough, log);
     case DeviceUri::Kind::nvme_tcp:
       break;
   }

@@ -105,6 +105,13 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
 
     if (key == "relays") {
       relays = value;
+    } else if (!emulated && key == "passthrough") {
+      if (value != "auto" && value != "io_uring" && value != "ioctl") {
+        return invalid(text, "passthrough=" + printable(value) + " is unknown (auto, io_uring, ioctl)");
+      }
+      uri.passthrough = value == "auto"    ? Passthrough::automatic
+                        : value == "ioctl" ? Passthrough::ioctl
+                                           : Passthrough::io_uring;
     } else if (emulated && key == "dialect") {
       if (value != "v1" && value != "v1-fixed" && value != "v2") {
         return invalid(text, "dialect=" + printable(value) + " is unknown (v1, v1-fixed, v2)");
@@ -136,7 +143,7 @@ Result<DeviceUri> parse_device_uri(std::string_view text) {
                      "unknown option " + quoted(option) +
                          (emulated ? " (relays=N, netns=NAME, dialect=v1|v1-fixed|v2, lease=S, faults=SEED, "
                                      "reset_every=SIZE, restart_every=SIZE, gone_every=SIZE)"
-                                   : " (relays=N)"));
+                                   : " (relays=N, passthrough=auto|io_uring|ioctl)"));
     }
   }
   const bool second = emulated && uri.emulated.firmware == Firmware::second;

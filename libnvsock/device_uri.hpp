@@ -1,6 +1,6 @@
 // Device URIs: which drive, by which way.
 //
-//   /dev/nvmeN[?relays=N]
+//   /dev/nvmeN[?relays=N][&passthrough=auto|io_uring|ioctl]
 //   nvme-tcp://..., unix:..., vsock:... (libnvsock/nvme_tcp_target.hpp)
 //   emu:[?relays=N][&netns=NAME][&dialect=v1|v1-fixed|v2][&lease=S]
 //       [&faults=SEED][&reset_every=SIZE][&restart_every=SIZE][&gone_every=SIZE]
@@ -48,6 +48,13 @@ struct EmulatedDriveOptions {
   FaultOptions faults{};
 };
 
+// How commands reach the kernel's NVMe driver.
+enum class Passthrough {
+  automatic,  // passthrough=auto: by io_uring where the kernel has it, else by ioctl
+  io_uring,
+  ioctl,
+};
+
 struct DeviceUri {
   enum class Kind { controller, emulated, nvme_tcp };
 
@@ -57,9 +64,10 @@ struct DeviceUri {
   static constexpr unsigned max_lease = 3600;
 
   Kind kind = Kind::emulated;
-  std::string text;        // as given
-  std::string controller;  // "nvme1", kind controller
-  unsigned relays = 4;     // how many a drive of the first generation is said to have
+  std::string text;                                  // as given
+  std::string controller;                            // "nvme1", kind controller
+  Passthrough passthrough = Passthrough::automatic;  // kind controller
+  unsigned relays = 4;  // how many a drive of the first generation is said to have
   EmulatedDriveOptions emulated;
   NvmeTcpTarget target;  // kind nvme_tcp
 };

@@ -1,12 +1,10 @@
 #include "libnvsock/ioctl_port.hpp"
 
 #include <libnvme.h>
-#include <unistd.h>
 
 #include <asio/executor_work_guard.hpp>
 #include <asio/post.hpp>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -18,18 +16,11 @@ class IoctlPort;
 // What the threads share with the port. They hold it by shared_ptr: a thread stuck in a command outlives
 // the port, and so must the queue it returns to.
 struct Shared {
-  explicit Shared(int descriptor) : fd(descriptor) {}
-  ~Shared() { close(fd); }
-
-  const int fd;
+  std::shared_ptr<const Controller> controller;
   std::mutex mutex;
   std::condition_variable work;
-  CommandQueue ready;  // short commands first: a read must never keep a close waiting
-  CommandQueue ready_blocking;
-  unsigned queued = 0;    // commands in both queues
-  unsigned idle = 0;      // threads waiting for work, or told to wake
-  unsigned running = 0;   // threads in a command
-  unsigned blocking = 0;  // threads in a command that may block
+  DriverQueue queue;
+  unsigned idle = 0;  // threads waiting for work, or told to wake
   bool stopped = false;
   IoctlPort* port = nullptr;  // null once the port is gone; read on the loop's thread only
 };
@@ -40,20 +31,14 @@ void run_command(int fd, Command& command) {
       nvme_admin_passthru(fd, command.opcode, 0, 0, command.nsid, 0, 0, command.cdw10, command.cdw11,
                           command.cdw12, command.cdw13, command.cdw14, command.cdw15, command.data_length,
                           command.data, 0, nullptr, static_cast<uint32_t>(command.timeout.count()), &result);
-  command.completion = {};
-  if (outcome < 0) {
-    command.completion.error = errno;
-  } else {
-    // The driver leaves More, Retry Delay and Do Not Retry in the upper bits.
-    command.completion.status = static_cast<uint16_t>(outcome & 0x7ff);
-    command.completion.dw0 = result;
-  }
+  command.completion = driver_completion(outcome < 0 ? -errno : outcome, result);
 }
 
 class IoctlPort final : public CommandPort {
  public:
-  IoctlPort(asio::io_context& loop, int fd)
-      : work_(asio::make_work_guard(loop)), shared_(std::make_shared<Shared>(fd)) {
+  IoctlPort(asio::io_context& loop, std::shared_ptr<const Controller> controller, std::string why)
+      : work_(asio::make_work_guard(loop)), shared_(std::make_shared<Shared>()), why_(std::move(why)) {
+    shared_->controller = std::move(controller);
     shared_->port = this;
   }
 
@@ -64,7 +49,7 @@ class IoctlPort final : public CommandPort {
     const std::lock_guard lock(shared_->mutex);
     shared_->stopped = true;
     shared_->work.notify_all();
-    return shared_->running == 0;
+    return shared_->queue.in_flight() == 0;
   }
 
   void submit(Command& command) override { submitted_.push(command); }
@@ -72,22 +57,17 @@ class IoctlPort final : public CommandPort {
   void ring() override {
     const std::lock_guard lock(shared_->mutex);
     while (!submitted_.empty()) {
-      Command& command = submitted_.pop();
-      (command.may_block ? shared_->ready_blocking : shared_->ready).push(command);
-      if (++shared_->queued > shared_->idle && threads_ < ioctl_max_in_flight) start_thread();
+      shared_->queue.push(submitted_.pop());
+      if (shared_->queue.waiting() > shared_->idle && threads_ < DriverQueue::max_in_flight) start_thread();
       shared_->work.notify_one();
     }
   }
 
-  PortTraits traits() const override {
-    return {.ordered = false,
-            .max_in_flight = ioctl_max_in_flight,
-            .max_blocking = ioctl_max_blocking,
-            .max_abandoned = ioctl_max_abandoned,
-            .max_reads_per_stream = 1};
-  }
+  PortTraits traits() const override { return DriverQueue::traits; }
 
-  std::string describe() const override { return "ioctl passthrough"; }
+  std::string describe() const override {
+    return "ioctl passthrough" + (why_.empty() ? "" : " (" + why_ + ")");
+  }
 
  private:
   void start_thread() {
@@ -99,22 +79,15 @@ class IoctlPort final : public CommandPort {
     Shared& shared = *keep;
     std::unique_lock lock(shared.mutex);
     for (;;) {
-      const auto may_read = [&] {
-        return !shared.ready_blocking.empty() && shared.blocking < ioctl_max_blocking;
-      };
       ++shared.idle;
-      shared.work.wait(lock, [&] { return shared.stopped || !shared.ready.empty() || may_read(); });
+      shared.work.wait(lock, [&] { return shared.stopped || shared.queue.ready(); });
       --shared.idle;
       if (shared.stopped) return;
-      Command& command = shared.ready.empty() ? shared.ready_blocking.pop() : shared.ready.pop();
-      --shared.queued;
-      shared.blocking += command.may_block;
-      ++shared.running;
+      Command& command = shared.queue.take();
       lock.unlock();
-      run_command(shared.fd, command);
+      run_command(shared.controller->fd, command);
       lock.lock();
-      --shared.running;
-      shared.blocking -= command.may_block;
+      shared.queue.finished(command);
       if (shared.stopped) return;
       asio::post(loop, [keep, &command] {
         if (keep->port != nullptr) keep->port->complete(command);
@@ -129,19 +102,16 @@ class IoctlPort final : public CommandPort {
 
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::shared_ptr<Shared> shared_;
+  const std::string why_;
   CommandQueue submitted_;
   unsigned threads_ = 0;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<CommandPort>> open_ioctl_port(asio::io_context& loop, const std::string& name) {
-  const int fd = nvme_open(name.c_str());
-  if (fd < 0) {
-    const int code = errno;
-    return Error{code, "cannot open /dev/" + name + ": " + std::strerror(code)};
-  }
-  return std::unique_ptr<CommandPort>(std::make_unique<IoctlPort>(loop, fd));
+std::unique_ptr<CommandPort> make_ioctl_port(asio::io_context& loop,
+                                             std::shared_ptr<const Controller> controller, std::string why) {
+  return std::make_unique<IoctlPort>(loop, std::move(controller), std::move(why));
 }
 
 }  // namespace nvsock

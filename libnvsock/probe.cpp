@@ -51,13 +51,13 @@ std::string told(const Completion& completion) {
 
 }  // namespace
 
-Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
+Result<std::string> identify_model(asio::io_context& loop, CommandPort& port) {
   BufferPool pages(page_size, 0);
   auto identify = std::make_unique<Probe>();
   identify->page = pages.take();
   identify->opcode = opcode::identify;
   identify->cdw10 = 1;  // CNS 01h: the controller
-  Completion completion = run(loop, port, identify);
+  const Completion completion = run(loop, port, identify);
   if (!completion.ok()) {
     return Error{completion.error != 0 ? completion.error : EIO,
                  "Identify Controller failed: " + told(completion)};
@@ -66,6 +66,13 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
       relay_v1::field_text(reinterpret_cast<const char*>(identify->page.data()) + model_offset, model_size));
   model.erase(model.find_last_not_of(' ') + 1);
   for (char& c : model) c = c >= 0x20 && c < 0x7f ? c : '?';
+  return model;
+}
+
+Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
+  const Result<std::string> identified = identify_model(loop, port);
+  if (!identified) return identified;
+  const std::string& model = *identified;
 
   const std::string not_csd = "is not a CSD (model \"" + model + "\": ";
   if (model.starts_with(relay_v2::model)) {
@@ -74,12 +81,13 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
     return model;
   }
 
+  BufferPool pages(page_size, 0);
   auto ask = std::make_unique<Probe>();
   ask->page = pages.take();
   std::memset(ask->page.data(), 0, page_size);
   ask->opcode = opcode::relay_v1;
   ask->cdw10 = relay_v1::function::identify;
-  completion = run(loop, port, ask);
+  const Completion completion = run(loop, port, ask);
   if (!completion.ok()) return Error{ENOTSUP, not_csd + "the relay command gave " + told(completion) + ")"};
   const auto answer = relay_v1::field_text(reinterpret_cast<const char*>(ask->page.data()), page_size);
   if (answer != relay_v1::identify_text) {

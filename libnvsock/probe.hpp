@@ -11,6 +11,10 @@
 
 namespace nvsock {
 
+// Reads Identify Controller. Returns the model. Runs the loop until it is answered, at most 30 s: for
+// start-up, before the loop serves anything else. On failure the sentence starts after the device's name.
+Result<std::string> identify_model(asio::io_context& loop, CommandPort& port);
+
 // Reads Identify Controller, then asks the first generation's "is it a CSD", or for the capability page where
 // the model says that there is one (docs/relay-protocol.md section 10). Returns the model. Runs the
 // loop until both are answered, at most 30 s each: for start-up, before the loop serves anything else.

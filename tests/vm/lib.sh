@@ -3,6 +3,7 @@
 mount=/mnt/csd
 drive=csd0 # the network namespace that is the inside of the drive
 shim=/usr/local/lib/libnvsock.so
+tracing=/sys/kernel/tracing
 steps=0
 
 # step "what it proves" FUNCTION [ARGUMENT...]: runs the function, 60 s at most, and prints its verdict; what it

@@ -1,7 +1,5 @@
 # An NVMe SSD that is not a CSD (QEMU's): csdfs must refuse it and leave it as it was.
 
-tracing=/sys/kernel/tracing
-
 ssd_works() {
   [ -c /dev/nvme0 ]
   [ -b /dev/nvme0n1 ]

@@ -1,5 +1,5 @@
-# A CSD on the network: csd-target in this machine, with the kernel's own NVMe/TCP driver as its host. csdfs works
-# through ioctls of that driver here, as it does with a drive in a slot.
+# A CSD on the network: csd-target in this machine, with the kernel's own NVMe/TCP driver as its host. csdfs uses that
+# driver as it does with a drive in a slot, by io_uring and by ioctl, which must give the same results.
 
 nqn=nqn.2026-11.test.nvsock:csd
 
@@ -46,10 +46,57 @@ blocks() {
   timeout 30 dd if="$device" bs=1M count=20 iflag=direct | same large
 }
 
-mounts_controller() {
-  csdfs "/dev/$(controller)" $mount
+mounts_controller() { # PORT [OPTION]: what status must say, what the device is given
+  csdfs "/dev/$(controller)${2-}" $mount
   mounted
-  expect '^dialect:' cat $mount/status
+  expect "^port: $1\$" cat $mount/status
+}
+
+# As on machines whose administrator forbids io_uring. Linux 6.1 has no such switch.
+forbidden_ring() {
+  local switch=/proc/sys/kernel/io_uring_disabled
+  [ -e $switch ] || return 0
+  echo 2 >$switch
+  fails "^csdfs: cannot use /dev/$(controller) by io_uring: sysctl" \
+    csdfs "/dev/$(controller)?passthrough=io_uring" $mount
+  mounts_controller 'ioctl passthrough \(no io_uring: sysctl .*\)'
+  echo 0 >$switch
+  expect '^SSH-2.0-' head -n 1 $mount/tcp/127.0.0.1:22
+  unmounted
+}
+
+# csdfs killed while the drive has a command of it, which nothing can cancel. By io_uring it is gone at once and leaves
+# the command to the kernel; by ioctl it goes when the command ends, at most 10 s later.
+killed() { # io_uring|ioctl
+  local reader
+  unmounted
+  echo 1 >$tracing/events/nvme/enable
+  echo >$tracing/trace
+  mounts_controller "$1 passthrough" "?passthrough=$1"
+  cat $mount/tcp/127.0.0.1:7 &
+  reader=$!
+  within 10 waits_in_read $reader
+  within 5 command_in_drive
+  kill -s KILL "$(pidof csdfs)"
+  if [ "$1" = io_uring ]; then
+    within 2 no_csdfs
+    command_in_drive
+  fi
+  within 15 no_csdfs
+  not wait $reader
+  within 15 not command_in_drive
+  echo 0 >$tracing/events/nvme/enable
+  nothing_stuck
+}
+
+# One that was traced on its way there and not on its way back. A csdfs that has ended may have left others.
+command_in_drive() {
+  awk -v admin="$(controller): qid=0," '
+    index($0, admin) && match($0, /cmdid=[0-9]+/) {
+      id = substr($0, RSTART, RLENGTH)
+      if (/nvme_setup_cmd/) left[id] = 1; else delete left[id]
+    }
+    END { for (id in left) exit 0; exit 1 }' $tracing/trace
 }
 
 # Transfers in both directions, slow enough that the command given here runs in the middle of them.
@@ -105,9 +152,13 @@ target_replaced() {
   expect '^SSH-2.0-' head -n 1 $mount/tcp/127.0.0.1:22
 }
 
-# Whatever becomes of a transfer whose controller is taken away: it ends, and never with other bytes and no error.
+# Whatever becomes of a transfer whose controller is taken away: it ends, and never with other bytes and no error. So
+# does a read that waits.
 disconnected() {
-  local client
+  local client reader
+  cat $mount/tcp/127.0.0.1:7 &
+  reader=$!
+  within 10 waits_in_read $reader
   rm -f /run/got
   through_shim curl -sS --limit-rate 4M http://127.0.0.1/large -o /run/got &
   client=$!
@@ -117,6 +168,8 @@ disconnected() {
   connected
   within 40 gone $client
   if wait $client; then same large </run/got; fi
+  within 40 gone $reader
+  not wait $reader
 }
 
 target_gone() {
@@ -139,7 +192,7 @@ step "nvme discover finds it" discovered
 step "nvme connect makes it a controller" connected || return
 step "nvme list and nvme id-ctrl show it" identified
 step "dd writes its namespace and reads it back" blocks
-step "csdfs mounts it" mounts_controller || return
+step "csdfs mounts it, by io_uring" mounts_controller 'io_uring passthrough' || return
 step "head reads a connection, errors have their names" files
 step "exec 3<> talks HTTP" descriptors
 step "socat sends and receives at the same time" polled
@@ -149,11 +202,20 @@ step "ssh over the shim, both ways" ssh_over_shim
 step "transfers survive nvme reset" survive reset
 step "transfers survive the loss of the NVMe/TCP connections" survive connection_lost
 step "after kill -9 of csd-target its successor serves the same mount" target_replaced
-step "nvme disconnect ends a transfer, and loses nothing silently" disconnected
+step "kill -9 of csdfs ends it at once, whatever the drive has of it" killed io_uring
+step "csdfs mounts it by io_uring alone" mounts_controller 'io_uring passthrough' '?passthrough=io_uring' || return
+step "nvme disconnect ends a transfer and a read, and loses nothing silently" disconnected
 step "unmounting ends csdfs" unmounted
-step "csdfs mounts the new controller" mounts_controller || return
-step "curl over the shim" curl_over_shim
-step "kill -9 of csd-target: who waits can be killed, or gets an error within the lease" target_gone
+step "where io_uring is forbidden it is ioctl, or an error" forbidden_ring
+step "csdfs mounts the new controller by ioctl" mounts_controller 'ioctl passthrough' '?passthrough=ioctl' || return
+step "ioctl: head reads a connection, errors have their names" files
+step "ioctl: socat sends and receives at the same time" polled
+step "ioctl: dd sends every byte" sent large
+step "ioctl: curl over the shim" curl_over_shim
+step "ioctl: transfers survive nvme reset" survive reset
+step "ioctl: kill -9 of csdfs ends it when what the drive has of it ends" killed ioctl
+step "csdfs mounts it by ioctl again" mounts_controller 'ioctl passthrough' '?passthrough=ioctl' || return
+step "ioctl: kill -9 of csd-target: who waits can be killed, or gets an error within the lease" target_gone
 step "unmounting ends csdfs" unmounted
 step "the kernel has removed the controller" within 30 no_controller
 step "csd-target starts once more" target_starts

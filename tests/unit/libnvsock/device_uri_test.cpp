@@ -19,6 +19,18 @@ TEST(DeviceUri, controller_has_the_relays_of_the_firmware_unless_told) {
   EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9")->relays, 9u);
 }
 
+TEST(DeviceUri, a_controller_is_reached_as_the_kernel_can_unless_told) {
+  EXPECT_EQ(parse_device_uri("/dev/nvme0")->passthrough, Passthrough::automatic);
+  EXPECT_EQ(parse_device_uri("/dev/nvme0?passthrough=auto")->passthrough, Passthrough::automatic);
+  EXPECT_EQ(parse_device_uri("/dev/nvme0?passthrough=io_uring")->passthrough, Passthrough::io_uring);
+  EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9&passthrough=ioctl")->passthrough, Passthrough::ioctl);
+  for (const char* value : {"", "uring", "IOCTL", "ioctl "}) {
+    expect_sentence(parse_device_uri("/dev/nvme0?passthrough=" + std::string(value)),
+                    "passthrough=" + std::string(value) + " is unknown (auto, io_uring, ioctl)");
+  }
+  expect_sentence(parse_device_uri("emu:?passthrough=ioctl"), "unknown option \"passthrough=ioctl\"");
+}
+
 TEST(DeviceUri, emulated_drive_is_of_the_second_generation) {
   for (const char* text : {"emu:", "emu:?"}) {
     const Result<DeviceUri> uri = parse_device_uri(text);
@@ -89,8 +101,9 @@ TEST(DeviceUri, other_devices_are_refused) {
 TEST(DeviceUri, options_that_do_not_apply_are_refused) {
   for (const char* option : {"speed=9", "netns=a", "dialect=v1", "lease=3", "faults=1", "reset_every=1M",
                              "relay=4", "RELAYS=4", "=4"}) {
-    expect_sentence(parse_device_uri("/dev/nvme0?" + std::string(option)),
-                    "unknown option \"" + std::string(option) + "\" (relays=N)");
+    expect_sentence(
+        parse_device_uri("/dev/nvme0?" + std::string(option)),
+        "unknown option \"" + std::string(option) + "\" (relays=N, passthrough=auto|io_uring|ioctl)");
   }
   expect_sentence(
       parse_device_uri("emu:?speed=9"),

@@ -129,6 +129,7 @@ namespace {
 // No controller has such a number; tests that run at the same time have each their own.
 const std::string name = "nvme" + std::to_string(100'000'000 + getpid());
 const std::string path = "/dev/" + name;
+const std::string uri = path + "?passthrough=ioctl";
 
 struct PortCommand : Command {
   BufferRef page;
@@ -158,12 +159,12 @@ class IoctlPortTest : public ::testing::Test {
     return result;
   }
   void open_port() {
-    auto opened = with_node([&] { return open_ioctl_port(loop, name); });
+    auto opened = with_node([&] { return open_controller(name); });
     ASSERT_TRUE(opened) << opened.error().text;
-    port = std::move(*opened);
+    port = make_ioctl_port(loop, std::move(*opened));
   }
   auto open_device() {
-    return with_node([&] { return Device::open(loop, path, {}); });
+    return with_node([&] { return Device::open(loop, uri, {}); });
   }
 
   PortCommand& make(uint32_t cdw10, uint32_t cdw11 = 0) {
@@ -271,19 +272,20 @@ TEST_F(IoctlPortTest, reads_that_wait_leave_threads_for_a_close) {
   open_port();
   constexpr unsigned more = 8;
   std::vector<PortCommand*> reads;
-  for (unsigned i = 0; i < ioctl_max_blocking + more; ++i) port->submit(*reads.emplace_back(&make_read()));
+  for (unsigned i = 0; i < DriverQueue::max_blocking + more; ++i)
+    port->submit(*reads.emplace_back(&make_read()));
   port->ring();
-  ASSERT_TRUE(driver().await_held(ioctl_max_blocking));
+  ASSERT_TRUE(driver().await_held(DriverQueue::max_blocking));
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(run(make_close()).ok()) << "every thread sits in a read";
-  EXPECT_EQ(driver().peak(), ioctl_max_blocking);
+  EXPECT_EQ(driver().peak(), DriverQueue::max_blocking);
   // The others get their turn as reads end.
   driver().let_go(more);
   ASSERT_TRUE(driver().await_seen(reads.size() + 20));
-  EXPECT_TRUE(driver().await_held(ioctl_max_blocking));
-  driver().let_go(ioctl_max_blocking);
+  EXPECT_TRUE(driver().await_held(DriverQueue::max_blocking));
+  driver().let_go(DriverQueue::max_blocking);
   ASSERT_TRUE(run_until(
       [&] { return std::all_of(reads.begin(), reads.end(), [](auto* read) { return read->completed; }); }));
-  EXPECT_EQ(driver().peak(), ioctl_max_blocking);
+  EXPECT_EQ(driver().peak(), DriverQueue::max_blocking);
 }
 
 TEST_F(IoctlPortTest, reads_that_are_rung_for_together_wait_side_by_side) {
@@ -308,12 +310,12 @@ TEST_F(IoctlPortTest, at_most_16_commands_are_with_the_driver) {
   std::vector<PortCommand*> closes;
   for (unsigned i = 0; i < 40; ++i) port->submit(*closes.emplace_back(&make_close()));
   port->ring();
-  ASSERT_TRUE(driver().await_held(ioctl_max_in_flight));
+  ASSERT_TRUE(driver().await_held(DriverQueue::max_in_flight));
   driver().let_go(40);
   ASSERT_TRUE(run_until([&] {
     return std::all_of(closes.begin(), closes.end(), [](auto* close) { return close->completed; });
   }));
-  EXPECT_EQ(driver().peak(), ioctl_max_in_flight);
+  EXPECT_EQ(driver().peak(), DriverQueue::max_in_flight);
 }
 
 TEST_F(IoctlPortTest, completions_run_on_the_loop) {
@@ -336,14 +338,14 @@ TEST_F(IoctlPortTest, a_ring_sends_all_that_were_placed) {
 TEST_F(IoctlPortTest, a_close_passes_reads_that_wait_for_a_thread) {
   driver().reset({}, [](const nvme_passthru_cmd&) { return true; });
   open_port();
-  for (unsigned i = 0; i < ioctl_max_in_flight; ++i) port->submit(make_close());
+  for (unsigned i = 0; i < DriverQueue::max_in_flight; ++i) port->submit(make_close());
   port->ring();
-  ASSERT_TRUE(driver().await_held(ioctl_max_in_flight));
+  ASSERT_TRUE(driver().await_held(DriverQueue::max_in_flight));
   send(make_read());
   send(make_close());
   driver().let_go(1);
-  ASSERT_TRUE(driver().await_seen(ioctl_max_in_flight + 1));
-  EXPECT_FALSE(is_read(driver().seen()[ioctl_max_in_flight]));
+  ASSERT_TRUE(driver().await_seen(DriverQueue::max_in_flight + 1));
+  EXPECT_FALSE(is_read(driver().seen()[DriverQueue::max_in_flight]));
 }
 
 TEST_F(IoctlPortTest, stop_tells_whether_the_driver_still_holds_a_command) {
@@ -399,14 +401,14 @@ TEST_F(IoctlPortTest, a_drive_that_is_no_csd_is_named_with_its_model) {
   };
   const Error silent = refused(drive("ACME Turbo 9", 0, ""));
   EXPECT_EQ(silent.text,
-            path + " is not a CSD (model \"ACME Turbo 9\": it does not answer the relay command as one)");
+            uri + " is not a CSD (model \"ACME Turbo 9\": it does not answer the relay command as one)");
   EXPECT_EQ(silent.code, ENOTSUP);
   EXPECT_EQ(refused(drive("ACME Turbo 9", status::invalid_opcode, "")).text,
-            path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave status 001h)");
+            uri + " is not a CSD (model \"ACME Turbo 9\": the relay command gave status 001h)");
   EXPECT_EQ(refused(drive("ACME Turbo 9", -EACCES, "")).text,
-            path + " is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
+            uri + " is not a CSD (model \"ACME Turbo 9\": the relay command gave Permission denied)");
   EXPECT_EQ(refused(drive("a\033[2Jb", 0, "This device has computed")).text,
-            path + " is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
+            uri + " is not a CSD (model \"a?[2Jb\": it does not answer the relay command as one)");
 }
 
 // As over NVMe/TCP, where the first generation's question cannot be asked.
@@ -432,13 +434,13 @@ TEST_F(IoctlPortTest, a_drive_of_the_second_generation_alone_is_known_by_model_a
   EXPECT_EQ((*opened)->dialect(), "v2");
   driver().reset(drive_with(false), {});
   expect_sentence(open_device(),
-                  path + " is not a CSD (model \"nvsock csd 9\": the capability command gave status 001h)");
+                  uri + " is not a CSD (model \"nvsock csd 9\": the capability command gave status 001h)");
 }
 
 TEST_F(IoctlPortTest, a_drive_that_does_not_identify_itself_is_named) {
   driver().reset([](nvme_passthru_cmd&) { return -EIO; }, {});
   const auto opened = open_device();
-  expect_sentence(opened, path + " Identify Controller failed: ");
+  expect_sentence(opened, uri + " Identify Controller failed: ");
   EXPECT_EQ(opened.error().code, EIO);
   EXPECT_EQ(driver().seen().size(), 1u) << "no vendor command for a drive that is not understood";
 }
