@@ -21,6 +21,7 @@
 
 #include "csd/completion_queue.hpp"
 #include "libnvsock/buffer.hpp"
+#include "libnvsock/byte_transport.hpp"
 #include "libnvsock/clock.hpp"
 #include "libnvsock/dialect.hpp"
 #include "libnvsock/nvme_tcp.hpp"
@@ -74,9 +75,10 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
     const Log& log;
   };
 
-  // Takes over the non-blocking socket. `executor` gets the commands until adopt(): Connect.
-  // `peer` names the host in the log.
-  NvmeConnection(const Surroundings& around, int fd, std::string peer, QueueExecutor& executor);
+  // Takes over the non-blocking socket, and what carries bytes over it. `executor` gets the commands until
+  // adopt(): Connect. `peer` names the host in the log.
+  NvmeConnection(const Surroundings& around, int fd, std::unique_ptr<ByteTransport> transport,
+                 std::string peer, QueueExecutor& executor);
   ~NvmeConnection();
 
   void start();
@@ -125,11 +127,13 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   void await_readable();
   void readable();
   void await_writable();
+  void lost();
   void leave();
   void log(LogLevel level, const std::string& text) const;
 
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
+  const std::unique_ptr<ByteTransport> transport_;
   const std::string peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
   std::unique_ptr<Clock::Timer> timer_;

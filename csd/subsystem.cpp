@@ -40,8 +40,8 @@ Subsystem::~Subsystem() {
 }
 
 std::shared_ptr<NvmeConnection> Subsystem::add(int fd, std::string peer) {
-  auto connection = std::make_shared<NvmeConnection>(for_connections_, fd, std::move(peer),
-                                                     static_cast<QueueExecutor&>(*this));
+  auto connection = std::make_shared<NvmeConnection>(for_connections_, fd, make_plain_transport(fd),
+                                                     std::move(peer), static_cast<QueueExecutor&>(*this));
   connection->start();
   return connection;
 }

@@ -185,7 +185,7 @@ void NvmeTcpPort::attempt() {
   if (fd < 0) return on_lost({errno, std::strerror(errno)});
   arm(attempt_ends_);
   queue_ = std::make_shared<NvmeTcpQueue>(loop_, target_.digests, static_cast<Owner&>(*this));
-  queue_->start(fd);
+  queue_->start(fd, make_plain_transport(fd));
 }
 
 void NvmeTcpPort::on_lost(const Error& error) {
