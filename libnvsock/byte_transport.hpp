@@ -33,7 +33,8 @@ class ByteTransport {
   // Tells the peer that nothing follows, if that can be done at once. The socket stays as it is.
   virtual void end() {}
 
-  // What ended the connection where errno does not tell enough: a sentence about "it", the peer; or empty.
+  // What ended the connection where errno does not tell enough: a sentence, which calls a target "it"; or
+  // empty.
   virtual const std::string& failure() const = 0;
   // The NQN of the host that the peer has shown to be by its key; empty: nothing was shown.
   virtual std::string_view proven_host() const { return {}; }
