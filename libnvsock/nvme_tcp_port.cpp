@@ -13,6 +13,7 @@
 #include "libnvsock/nvme_tcp_socket.hpp"
 #include "libnvsock/quoted.hpp"
 #include "libnvsock/random_id.hpp"
+#include "libnvsock/tls_transport.hpp"
 
 namespace nvsock {
 namespace {
@@ -78,6 +79,8 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
   ~NvmeTcpPort() override { stop(); }
 
+  // Reads the TLS key, if there is one. Before open().
+  Error prepare();
   // Brings the first connection up, or tells why not.
   Error open(const std::vector<SocketAddress>& addresses);
 
@@ -102,7 +105,8 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
 
   std::string describe() const override {
-    return "NVMe/TCP to " + name_ + (reconnects_ == 0 ? "" : ", reconnects: " + std::to_string(reconnects_));
+    return "NVMe/TCP to " + name_ + (tls_ == nullptr ? "" : " with TLS") +
+           (reconnects_ == 0 ? "" : ", reconnects: " + std::to_string(reconnects_));
   }
 
  private:
@@ -144,6 +148,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   const HostIdentity host_;
   const NvmeTcpPortOptions options_;
   const Log log_;
+  std::unique_ptr<TlsContext> tls_;  // null: bytes go as they are
   SocketAddress address_;
   std::unique_ptr<Clock::Timer> timer_;
   Clock::TimePoint timer_at_{};  // when it is due, while a connection is up
@@ -166,6 +171,16 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
 
 // --- the connection ---
 
+Error NvmeTcpPort::prepare() {
+  if (target_.tls_key.empty()) return {};
+  const auto key = load_tls_key(target_.tls_key);
+  if (!key) return key.error();
+  auto context = TlsContext::for_host(*key, host_.nqn, target_.subsystem, target_.tls_identity);
+  if (!context) return context.error();
+  tls_ = std::move(*context);
+  return {};
+}
+
 Error NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
   for (const SocketAddress& address : addresses) {
     address_ = address;
@@ -185,7 +200,7 @@ void NvmeTcpPort::attempt() {
   if (fd < 0) return on_lost({errno, std::strerror(errno)});
   arm(attempt_ends_);
   queue_ = std::make_shared<NvmeTcpQueue>(loop_, target_.digests, static_cast<Owner&>(*this));
-  queue_->start(fd, make_plain_transport(fd));
+  queue_->start(fd, tls_ != nullptr ? tls_->over(fd) : make_plain_transport(fd));
 }
 
 void NvmeTcpPort::on_lost(const Error& error) {
@@ -415,9 +430,10 @@ void NvmeTcpPort::deliver() {
 
 Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpTarget& target,
                                                         Log log, const NvmeTcpPortOptions& options) {
+  auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
+  if (Error error = port->prepare(); error.code != 0) return error;
   const auto addresses = addresses_of(target);
   if (!addresses) return addresses.error();
-  auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
   if (Error error = port->open(*addresses); error.code != 0) return error;
   return std::unique_ptr<CommandPort>(std::move(port));
 }

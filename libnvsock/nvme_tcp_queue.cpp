@@ -68,11 +68,13 @@ void NvmeTcpQueue::fail(int code, const std::string& text) {
 }
 
 void NvmeTcpQueue::lost(int code) {
-  if (first_byte_ == tls_alert && !ready_) return fail(EPROTO, "it speaks TLS, which is not supported");
+  if (const std::string& why = transport_->failure(); !why.empty()) return fail(EPROTO, why);
+  if (first_byte_ == tls_alert && !ready_) {
+    return fail(EPROTO, "it requires TLS; give ?tls-key=FILE, with its key in the file");
+  }
   if (code != 0) return fail(code, std::strerror(code));
   fail(ECONNRESET, heard_ ? "it closed the connection"
-                          : "it closed the connection without a word; does it demand TLS, which is not "
-                            "supported?");
+                          : "it closed the connection without a word; does it require TLS (?tls-key=FILE)?");
 }
 
 // Section 3.5. The reason is sent if no PDU is half sent and there is room: it changes nothing for us.

@@ -5,8 +5,8 @@
 // from, and received into, the command's own memory; what a controller sends is held against what the command
 // allows before it is placed. Whatever is wrong ends the connection, and with it every command.
 //
-// Limits: `slots` commands, and 24 KiB of memory whatever the controller does. Threads: event loop only.
-// Never blocks.
+// Limits: `slots` commands, and 24 KiB of memory whatever the controller does; TLS has its own
+// (tls_transport.hpp). Threads: event loop only. Never blocks.
 #pragma once
 
 #include <array>
