@@ -206,6 +206,7 @@ void NvmeTcpPort::attempt() {
 void NvmeTcpPort::on_lost(const Error& error) {
   queue_.reset();
   own_in_flight_ = false;
+  const bool news = error.text != error_.text;
   error_ = error;
   if (step_ == Step::live) {
     back_off_ = first_back_off;
@@ -214,6 +215,10 @@ void NvmeTcpPort::on_lost(const Error& error) {
     }
   } else {
     back_off_ = std::min<Clock::Duration>(back_off_ * 2, last_back_off);
+    // Such as another key: what does not pass by itself.
+    if (was_live_ && news && error.code == EPROTO && log_) {
+      log_(LogLevel::warning, "cannot use " + name_ + ": " + error.text + "; still trying");
+    }
   }
   step_ = Step::down;
   if (was_live_) {

@@ -221,6 +221,19 @@ class Tls(NvmeTcpTest):
         self.drive = self.mount(uri(self.target.address, f"tls-key={key.path}"))
         self.echo(1_000_000)
 
+    def test_a_key_that_was_changed_is_told_and_waited_for(self):
+        key, other = nvme_tls.Key(self), nvme_tls.Key(self)
+        listen = f"unix:{self.scratch()}/csd.sock"
+        self.target = Target(self, "--tls-key", key.path, listen=listen)
+        self.drive = self.mount(uri(self.target.address, f"tls-key={key.path}"))
+        self.target.kill()
+        changed = Target(self, "--tls-key", other.path, listen=listen)
+        eventually(lambda: "it refuses the TLS key" in self.drive.log(), 10)
+        changed.kill()
+        self.target = Target(self, "--tls-key", key.path, listen=listen)
+        self.echo(100_000)
+        self.assertEqual(self.drive.log().count("it refuses the TLS key"), 1)
+
     def test_nothing_readable_is_on_the_network(self):
         key = nvme_tls.Key(self)
         self.target = Target(self, "--tls-key", key.path)
