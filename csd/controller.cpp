@@ -249,7 +249,8 @@ void Controller::get_log_page(Request& request) {
   switch (request.cdw10 & 0xff) {
     case log_page::discovery:
       if (!discovery_) break;
-      write_discovery_log(around_.nqn, request.connection.local(), around_.owner.allows(host_.nqn), page);
+      write_discovery_log(around_.nqn, request.connection.local(), around_.owner.allows(host_.nqn),
+                          around_.tls, page);
       size = discovery_log_size;
       break;
     case log_page::error:

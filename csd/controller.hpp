@@ -47,6 +47,7 @@ class Controller final : public QueueExecutor {
     Namespace& storage;
     const std::string& nqn;
     const Uuid& namespace_id;
+    const bool tls;  // required of hosts
     const Log& log;
   };
   struct Host {

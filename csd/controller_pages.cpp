@@ -98,7 +98,7 @@ void write_health_log(std::span<uint8_t> page) {
   put<uint8_t>(page, 3, 100);  // spare
 }
 
-void write_discovery_log(std::string_view nqn, const sockaddr_storage& address, bool listed,
+void write_discovery_log(std::string_view nqn, const sockaddr_storage& address, bool listed, bool tls,
                          std::span<uint8_t> page) {
   put<uint64_t>(page, 0, 1);  // GENCTR: nothing ever changes
   const bool ipv6 = address.ss_family == AF_INET6;
@@ -114,12 +114,13 @@ void write_discovery_log(std::string_view nqn, const sockaddr_storage& address, 
   put<uint8_t>(entry, 0, 3);             // TRTYPE: TCP
   put<uint8_t>(entry, 1, ipv6 ? 2 : 1);  // ADRFAM
   put<uint8_t>(entry, 2, 2);             // SUBTYPE: not discovery
-  put<uint8_t>(entry, 3, 2);             // TREQ: secure channel not required
+  put<uint8_t>(entry, 3, tls ? 1 : 2);   // TREQ: secure channel required, or not
   put<uint16_t>(entry, 6, nvme::any_controller);
   put<uint16_t>(entry, 8, 32);  // ASQSZ
   put_padded(entry, 32, 32, std::to_string(ntohs(ipv6 ? v6.sin6_port : v4.sin_port)));
   put(entry, 256, nqn);
   put_padded(entry, 512, 256, text);
+  put<uint8_t>(entry, 768, tls ? 2 : 0);  // TSAS, SECTYPE: TLS 1.3, or nothing
 }
 
 }  // namespace nvsock::csd

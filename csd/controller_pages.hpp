@@ -34,9 +34,9 @@ inline constexpr uint32_t health_log_size = 512;
 void write_health_log(std::span<uint8_t> page);
 
 // The Discovery log page (figure 264) with one subsystem at an IPv4 or IPv6 address; with another address, or
-// `listed` false, with none.
+// `listed` false, with none. `tls`: it requires TLS 1.3.
 inline constexpr uint32_t discovery_log_size = 2048;
-void write_discovery_log(std::string_view nqn, const sockaddr_storage& address, bool listed,
+void write_discovery_log(std::string_view nqn, const sockaddr_storage& address, bool listed, bool tls,
                          std::span<uint8_t> page);
 
 }  // namespace nvsock::csd

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
@@ -33,9 +32,11 @@ constexpr size_t max_gather = 32;
 
 }  // namespace
 
-NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::string peer, QueueExecutor& executor)
+NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::unique_ptr<ByteTransport> transport,
+                               std::string peer, QueueExecutor& executor)
     : around_(around),
       socket_(around.loop, fd),
+      transport_(std::move(transport)),
       peer_(std::move(peer)),
       executor_(&executor),
       timer_(around.clock.make_timer()),
@@ -69,6 +70,7 @@ void NvmeConnection::leave() {
 void NvmeConnection::close() {
   if (std::exchange(closed_, true)) return;
   timer_->disarm();
+  transport_->end();
   asio::error_code ignored;
   socket_.close(ignored);
   leave();
@@ -81,6 +83,11 @@ void NvmeConnection::log(LogLevel level, const std::string& text) const {
 // --- receiving ---
 
 void NvmeConnection::await_readable() {
+  if (transport_->pending()) {
+    return asio::post(around_.loop, [self = shared_from_this()] {
+      if (!self->closed_) self->readable();
+    });
+  }
   socket_.async_wait(stream_descriptor::wait_read,
                      [self = shared_from_this()](const asio::error_code& cancelled) {
                        if (cancelled || self->closed_) return;
@@ -92,11 +99,10 @@ void NvmeConnection::readable() {
   for (int i = 0; i < receives_at_once && !closed_; ++i) {
     const std::span<uint8_t> direct = ending_ ? std::span<uint8_t>() : receiver_.direct();
     std::vector<uint8_t>& staging = around_.staging;
-    iovec parts[] = {{direct.data(), direct.size()}, {staging.data(), staging.size()}};
-    const ssize_t received = ::readv(socket_.native_handle(), parts, std::size(parts));
-    if (received < 0 && errno == EINTR) continue;
+    const iovec parts[] = {{direct.data(), direct.size()}, {staging.data(), staging.size()}};
+    const ssize_t received = transport_->receive(parts);
     if (received < 0 && errno == EAGAIN) break;
-    if (received <= 0) return close();
+    if (received <= 0) return lost();
     if (ending_) continue;
     const size_t first = std::min(static_cast<size_t>(received), direct.size());
     if (first > 0 && !receiver_.filled(first)) continue;
@@ -107,6 +113,11 @@ void NvmeConnection::readable() {
   if (closed_) return;
   flush();
   if (!closed_) await_readable();
+}
+
+void NvmeConnection::lost() {
+  if (!transport_->failure().empty()) log(LogLevel::warning, transport_->failure());
+  close();
 }
 
 void NvmeConnection::on_fault(const Fault& fault) {
@@ -319,7 +330,7 @@ void NvmeConnection::give_back(Request& request) {
 }
 
 void NvmeConnection::flush() {
-  while (!outgoing_.empty() && !awaiting_writable_ && !closed_) {
+  while (!awaiting_writable_ && !closed_ && transport_->sends(!outgoing_.empty())) {
     std::array<iovec, 3 * max_gather> parts;
     size_t count = 0;
     size_t skip = sent_;
@@ -334,11 +345,7 @@ void NvmeConnection::flush() {
       if (out.data > 0) add(out.request->data, out.data);
       add(out.tail, out.tail_size);
     }
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = count;
-    const ssize_t left = sendmsg(socket_.native_handle(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (left < 0 && errno == EINTR) continue;
+    const ssize_t left = transport_->send({parts.data(), count});
     if (left < 0 && errno == EAGAIN) return await_writable();
     if (left < 0) {
       // Not from within: whoever flushes may be in the middle of something.
@@ -354,7 +361,10 @@ void NvmeConnection::flush() {
       if (request != nullptr) give_back(*request);
     }
   }
-  if (ending_ && outgoing_.empty() && !closed_) shutdown(socket_.native_handle(), SHUT_WR);
+  if (ending_ && !awaiting_writable_ && !closed_) {
+    transport_->end();
+    shutdown(socket_.native_handle(), SHUT_WR);
+  }
 }
 
 void NvmeConnection::await_writable() {

@@ -6,9 +6,9 @@
 // the rules of PDUs ends the connection with C2HTermReq; what breaks those of commands is a status.
 //
 // Limits of a connection: as many commands as its queue has entries, 128 KiB of data a command, and at most
-// 32 commands with more than 8 KiB at a time: others wait for a buffer. That is 5 MiB with 128 entries. It
-// has 10 s to connect its queue. Received bytes pass through memory that all connections share. Threads:
-// event loop only. Never blocks.
+// 32 commands with more than 8 KiB at a time: others wait for a buffer. That is 5 MiB with 128 entries, and
+// what TLS takes (libnvsock/tls_transport.hpp). It has 10 s to connect its queue, TLS included. Received bytes
+// pass through memory that all connections share. Threads: event loop only. Never blocks.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -21,6 +21,7 @@
 
 #include "csd/completion_queue.hpp"
 #include "libnvsock/buffer.hpp"
+#include "libnvsock/byte_transport.hpp"
 #include "libnvsock/clock.hpp"
 #include "libnvsock/dialect.hpp"
 #include "libnvsock/nvme_tcp.hpp"
@@ -74,9 +75,10 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
     const Log& log;
   };
 
-  // Takes over the non-blocking socket. `executor` gets the commands until adopt(): Connect.
-  // `peer` names the host in the log.
-  NvmeConnection(const Surroundings& around, int fd, std::string peer, QueueExecutor& executor);
+  // Takes over the non-blocking socket, and what carries bytes over it. `executor` gets the commands until
+  // adopt(): Connect. `peer` names the host in the log.
+  NvmeConnection(const Surroundings& around, int fd, std::unique_ptr<ByteTransport> transport,
+                 std::string peer, QueueExecutor& executor);
   ~NvmeConnection();
 
   void start();
@@ -86,6 +88,8 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
 
   uint16_t queue() const { return queue_; }
   const std::string& peer() const { return peer_; }
+  // The NQN that the host has shown to be its own by its TLS key; empty without TLS.
+  std::string_view proven_host() const { return transport_->proven_host(); }
   // Where the host has connected to: an IPv4 or IPv6 address, or one of family AF_UNSPEC.
   sockaddr_storage local() const;
 
@@ -125,11 +129,13 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   void await_readable();
   void readable();
   void await_writable();
+  void lost();
   void leave();
   void log(LogLevel level, const std::string& text) const;
 
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
+  const std::unique_ptr<ByteTransport> transport_;
   const std::string peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
   std::unique_ptr<Clock::Timer> timer_;

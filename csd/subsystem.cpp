@@ -33,15 +33,18 @@ Subsystem::Subsystem(asio::io_context& loop, Clock& clock, ServiceFactory& servi
       sessions_(clock, services, *this,
                 {.epoch = random_id(), .max_sessions = max_sessions, .vendor = "nvsock csd-target"}),
       for_connections_{loop, clock, *this, large_, small_, staging_, options_.log},
-      for_controllers_{*this, clock, *this, sessions_, storage, options_.nqn, namespace_id_, options_.log} {}
+      for_controllers_{*this,       clock,        *this,         sessions_,
+                       storage,     options_.nqn, namespace_id_, options_.tls != nullptr,
+                       options_.log} {}
 
 Subsystem::~Subsystem() {
   while (!controllers_.empty()) controllers_.back()->end();
 }
 
 std::shared_ptr<NvmeConnection> Subsystem::add(int fd, std::string peer) {
-  auto connection = std::make_shared<NvmeConnection>(for_connections_, fd, std::move(peer),
-                                                     static_cast<QueueExecutor&>(*this));
+  auto transport = options_.tls != nullptr ? options_.tls->over(fd) : make_plain_transport(fd);
+  auto connection = std::make_shared<NvmeConnection>(for_connections_, fd, std::move(transport),
+                                                     std::move(peer), static_cast<QueueExecutor&>(*this));
   connection->start();
   return connection;
 }
@@ -94,6 +97,13 @@ void Subsystem::connect(Request& request) {
   if (data.subsystem != options_.nqn && data.subsystem != nvme::discovery_nqn)
     return invalid(in_data(nvme::connect_offset::subsystem));
   if (data.host.empty()) return invalid(in_data(nvme::connect_offset::host));
+  const std::string_view proven = request.connection.proven_host();
+  if (!proven.empty() && proven != data.host) {
+    if (options_.log)
+      options_.log(LogLevel::warning, request.connection.peer() + ": host " + quoted(proven) +
+                                          ", by its TLS key, may not connect as " + quoted(data.host));
+    return complete(request, nvme::status::connect_invalid_host, 0);
+  }
   if (data.subsystem == options_.nqn && !allows(data.host)) {
     if (options_.log)
       options_.log(LogLevel::warning, request.connection.peer() + ": host " + quoted(data.host) +

@@ -14,12 +14,14 @@
 #include "csd/nvme_connection.hpp"
 #include "csd/service.hpp"
 #include "csd/session_table.hpp"
+#include "libnvsock/tls_transport.hpp"
 
 namespace nvsock::csd {
 
 struct SubsystemOptions {
-  std::string nqn;                 // 1 to 223 bytes
-  std::vector<std::string> hosts;  // NQNs of those that may connect; none: all
+  std::string nqn;                  // 1 to 223 bytes
+  std::vector<std::string> hosts;   // NQNs of those that may connect; none: all
+  std::unique_ptr<TlsContext> tls;  // null: bytes go as they are; else nobody gets in without the key
   Log log;
 };
 

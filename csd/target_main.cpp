@@ -31,6 +31,7 @@ struct Options {
   std::string netns;
   std::vector<std::string> allow;
   std::vector<std::string> hosts;
+  std::string tls_key;
   bool verbose = false;
 };
 
@@ -84,6 +85,15 @@ int run(const Options& options) {
   Result<NetworkNamespace> where = NetworkNamespace::open(options.netns);
   if (!where) return failed(where.error());
 
+  std::unique_ptr<TlsContext> tls;
+  if (!options.tls_key.empty()) {
+    const auto key = load_tls_key(options.tls_key);
+    if (!key) return failed(key.error());
+    auto context = TlsContext::for_target(*key, {options.nqn, std::string(nvme::discovery_nqn)});
+    if (!context) return failed(context.error());
+    tls = std::move(*context);
+  }
+
   asio::io_context loop(1);  // one thread runs it
   AsioClock clock(loop);
   SocketServices services(loop, std::make_shared<const NetworkNamespace>(std::move(*where)),
@@ -92,7 +102,7 @@ int run(const Options& options) {
   if (!storage) return failed(storage.error());
   const Log log = make_log(options.verbose);
   Subsystem subsystem(loop, clock, services, **storage,
-                      {.nqn = options.nqn, .hosts = options.hosts, .log = log});
+                      {.nqn = options.nqn, .hosts = options.hosts, .tls = std::move(tls), .log = log});
   const auto listener = TargetListener::open(loop, subsystem, options.listen, log);
   if (!listener) return failed(listener.error());
 
@@ -131,6 +141,8 @@ int main(int argc, char** argv) {
   app.add_option("--netns", options.netns, "network namespace whose services hosts reach, see ip-netns(8)");
   app.add_option("--allow", options.allow, "HOST:PORT that hosts may reach, * for any (default: all)");
   app.add_option("--hostnqn", options.hosts, "host that may connect (default: all)");
+  app.add_option("--tls-key", options.tls_key, "file with a TLS key; hosts need it (default: no TLS)")
+      ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });
   app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
   CLI11_PARSE(app, argc, argv);
   if (options.nqn.empty()) options.nqn = default_nqn(options.listen);

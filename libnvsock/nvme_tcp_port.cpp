@@ -14,6 +14,7 @@
 #include "libnvsock/nvme_tcp_socket.hpp"
 #include "libnvsock/quoted.hpp"
 #include "libnvsock/random_id.hpp"
+#include "libnvsock/tls_transport.hpp"
 
 namespace nvsock {
 namespace {
@@ -79,6 +80,8 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
   ~NvmeTcpPort() override { stop(); }
 
+  // Reads the TLS key, if there is one. Before open().
+  Error prepare();
   // Brings the first connection up, or tells why not.
   Error open(const std::vector<SocketAddress>& addresses);
 
@@ -103,7 +106,8 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
 
   std::string describe() const override {
-    return "NVMe/TCP to " + name_ + (reconnects_ == 0 ? "" : ", reconnects: " + std::to_string(reconnects_));
+    return "NVMe/TCP to " + name_ + (tls_ == nullptr ? "" : " with TLS") +
+           (reconnects_ == 0 ? "" : ", reconnects: " + std::to_string(reconnects_));
   }
 
  private:
@@ -145,6 +149,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   const HostIdentity host_;
   const NvmeTcpPortOptions options_;
   const Log log_;
+  std::unique_ptr<TlsContext> tls_;  // null: bytes go as they are
   SocketAddress address_;
   std::unique_ptr<Clock::Timer> timer_;
   Clock::TimePoint timer_at_{};  // when it is due, while a connection is up
@@ -166,6 +171,16 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
 
 // --- the connection ---
 
+Error NvmeTcpPort::prepare() {
+  if (target_.tls_key.empty()) return {};
+  const auto key = load_tls_key(target_.tls_key);
+  if (!key) return key.error();
+  auto context = TlsContext::for_host(*key, host_.nqn, target_.subsystem, target_.tls_identity);
+  if (!context) return context.error();
+  tls_ = std::move(*context);
+  return {};
+}
+
 Error NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
   for (const SocketAddress& address : addresses) {
     address_ = address;
@@ -185,12 +200,13 @@ void NvmeTcpPort::attempt() {
   if (fd < 0) return on_lost({errno, std::strerror(errno)});
   arm(attempt_ends_);
   queue_ = std::make_shared<NvmeTcpQueue>(loop_, target_.digests, static_cast<Owner&>(*this));
-  queue_->start(fd);
+  queue_->start(fd, tls_ != nullptr ? tls_->over(fd) : make_plain_transport(fd));
 }
 
 void NvmeTcpPort::on_lost(const Error& error) {
   queue_.reset();
   own_in_flight_ = false;
+  const bool news = error.text != error_.text;
   error_ = error;
   if (step_ == Step::live) {
     back_off_ = first_back_off;
@@ -199,6 +215,10 @@ void NvmeTcpPort::on_lost(const Error& error) {
     }
   } else {
     back_off_ = std::min<Clock::Duration>(back_off_ * 2, last_back_off);
+    // Such as another key: what does not pass by itself.
+    if (was_live_ && news && error.code == EPROTO && log_) {
+      log_(LogLevel::warning, "cannot use " + name_ + ": " + error.text + "; still trying");
+    }
   }
   step_ = Step::down;
   if (was_live_) {
@@ -407,9 +427,10 @@ void NvmeTcpPort::deliver() {
 
 Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpTarget& target,
                                                         Log log, const NvmeTcpPortOptions& options) {
+  auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
+  if (Error error = port->prepare(); error.code != 0) return error;
   const auto addresses = addresses_of(target);
   if (!addresses) return addresses.error();
-  auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
   if (Error error = port->open(*addresses); error.code != 0) return error;
   return std::unique_ptr<CommandPort>(std::move(port));
 }

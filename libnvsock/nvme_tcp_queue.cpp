@@ -1,13 +1,13 @@
 #include "libnvsock/nvme_tcp_queue.hpp"
 
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <asio/post.hpp>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "libnvsock/socket_error.hpp"
 
@@ -34,8 +34,9 @@ NvmeTcpQueue::NvmeTcpQueue(asio::io_context& loop, nvme_tcp::Digests digests, Ow
 
 // --- the connection ---
 
-void NvmeTcpQueue::start(int fd) {
+void NvmeTcpQueue::start(int fd, std::unique_ptr<ByteTransport> transport) {
   socket_.assign(fd);
+  transport_ = std::move(transport);
   greeting_.head_size = nvme_tcp::encode(nvme_tcp::IcReq{.digests = digests_}, greeting_.head);
   greeting_.sending = true;
   first_ = last_ = &greeting_;
@@ -48,7 +49,8 @@ void NvmeTcpQueue::connected() {
 }
 
 void NvmeTcpQueue::close() {
-  closed_ = true;
+  if (std::exchange(closed_, true)) return;
+  if (transport_ != nullptr) transport_->end();
   asio::error_code ignored;
   socket_.close(ignored);
   writable_.close(ignored);
@@ -66,11 +68,13 @@ void NvmeTcpQueue::fail(int code, const std::string& text) {
 }
 
 void NvmeTcpQueue::lost(int code) {
-  if (first_byte_ == tls_alert && !ready_) return fail(EPROTO, "it speaks TLS, which is not supported");
+  if (const std::string& why = transport_->failure(); !why.empty()) return fail(EPROTO, why);
+  if (first_byte_ == tls_alert && !ready_) {
+    return fail(EPROTO, "it requires TLS; give ?tls-key=FILE, with its key in the file");
+  }
   if (code != 0) return fail(code, std::strerror(code));
   fail(ECONNRESET, heard_ ? "it closed the connection"
-                          : "it closed the connection without a word; does it demand TLS, which is not "
-                            "supported?");
+                          : "it closed the connection without a word; does it require TLS (?tls-key=FILE)?");
 }
 
 // Section 3.5. The reason is sent if no PDU is half sent and there is room: it changes nothing for us.
@@ -86,7 +90,8 @@ bool NvmeTcpQueue::refuse(FatalError error, uint32_t where) {
   if (sent_ == 0) {
     uint8_t term[nvme_tcp::max_header_size];
     const size_t size = nvme_tcp::encode_term(From::host, {error, where}, term);
-    static_cast<void>(::send(socket_.native_handle(), term, size, MSG_NOSIGNAL | MSG_DONTWAIT));
+    const iovec part = {term, size};
+    static_cast<void>(transport_->send({&part, 1}));
   }
   fail(EPROTO, "it broke the rules of NVMe/TCP (fatal error " + std::to_string(static_cast<int>(error)) +
                    ", information " + std::to_string(where) + ")");
@@ -179,7 +184,7 @@ void NvmeTcpQueue::has_left(Slot& slot) {
 }
 
 void NvmeTcpQueue::flush() {
-  while (first_ != nullptr && !awaiting_writable_ && !closed_) {
+  while (!awaiting_writable_ && !closed_ && transport_->sends(first_ != nullptr)) {
     iovec parts[3 * (slots + 1)];
     size_t count = 0;
     size_t skip = sent_;
@@ -193,12 +198,8 @@ void NvmeTcpQueue::flush() {
       add(slot->data, slot->data_size);
       add(slot->digest, slot->digest_size);
     }
-    msghdr message{};
-    message.msg_iov = parts;
-    message.msg_iovlen = count;
-    const ssize_t size = sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t size = transport_->send({parts, count});
     if (size < 0) {
-      if (errno == EINTR) continue;
       if (errno == EAGAIN) return await_writable(nullptr);
       return lost(errno);
     }
@@ -233,6 +234,11 @@ void NvmeTcpQueue::await_writable(void (NvmeTcpQueue::*next)()) {
 // --- receiving ---
 
 void NvmeTcpQueue::await_readable() {
+  if (transport_->pending()) {
+    return asio::post(socket_.get_executor(), [self = shared_from_this()] {
+      if (!self->closed_) self->readable();
+    });
+  }
   socket_.async_wait(stream_descriptor::wait_read,
                      [self = shared_from_this()](const asio::error_code& cancelled) {
                        if (!cancelled && !self->closed_) self->readable();
@@ -242,9 +248,8 @@ void NvmeTcpQueue::await_readable() {
 void NvmeTcpQueue::readable() {
   for (int i = 0; i < receives_at_once && !closed_; ++i) {
     const std::span<uint8_t> direct = receiver_.direct();
-    iovec parts[] = {{direct.data(), direct.size()}, {staging_, sizeof staging_}};
-    const ssize_t received = ::readv(socket_.native_handle(), parts, std::size(parts));
-    if (received < 0 && errno == EINTR) continue;
+    const iovec parts[] = {{direct.data(), direct.size()}, {staging_, sizeof staging_}};
+    const ssize_t received = transport_->receive(parts);
     if (received < 0 && errno == EAGAIN) break;
     if (received <= 0) {
       lost(received < 0 ? errno : 0);

@@ -5,8 +5,8 @@
 // from, and received into, the command's own memory; what a controller sends is held against what the command
 // allows before it is placed. Whatever is wrong ends the connection, and with it every command.
 //
-// Limits: `slots` commands, and 24 KiB of memory whatever the controller does. Threads: event loop only.
-// Never blocks.
+// Limits: `slots` commands, and 24 KiB of memory whatever the controller does; TLS has its own
+// (tls_transport.hpp). Threads: event loop only. Never blocks.
 #pragma once
 
 #include <array>
@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 
+#include "libnvsock/byte_transport.hpp"
 #include "libnvsock/nvme_tcp.hpp"
 #include "libnvsock/result.hpp"
 
@@ -51,8 +52,9 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   // The owner must outlive the queue, or close it.
   NvmeTcpQueue(asio::io_context& loop, nvme_tcp::Digests digests, Owner& owner);
 
-  // Takes over a non-blocking socket that is connected or on its way to be. `fd` is closed by the queue.
-  void start(int fd);
+  // Takes over a non-blocking socket that is connected or on its way to be, and what carries bytes over it.
+  // `fd` is closed by the queue.
+  void start(int fd, std::unique_ptr<ByteTransport> transport);
   // Places a command; flush() sends it. REQUIRES: ready, carries() it, fewer than `slots` in flight.
   void submit(Command& command);
   void flush();
@@ -108,6 +110,7 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
 
   asio::posix::stream_descriptor socket_;
   asio::posix::stream_descriptor writable_;  // open while the socket's room is waited for
+  std::unique_ptr<ByteTransport> transport_;
   const nvme_tcp::Digests digests_;
   Owner& owner_;
   nvme_tcp::PduReceiver receiver_;

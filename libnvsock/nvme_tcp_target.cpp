@@ -109,8 +109,18 @@ Result<NvmeTcpTarget> parse_nvme_tcp_target(std::string_view uri) {
       if (!parse_digests(value, target.digests)) {
         return invalid("digests=" + printable(value) + " is unknown (header, data, header,data or none)");
       }
+    } else if (key == "tls-key") {
+      if (value.empty() || value.find('\0') != std::string_view::npos) {
+        return invalid("tls-key=" + printable(value) + " is not the name of a file");
+      }
+      target.tls_key = value;
+    } else if (key == "tls-identity") {
+      if (!parse_number(value, target.tls_identity) || target.tls_identity > 1) {
+        return invalid("tls-identity=" + printable(value) + " is not a version of PSK identities (0 or 1)");
+      }
     } else {
-      return invalid("unknown option " + quoted(option) + " (hostnqn=NQN, digests=header,data)");
+      return invalid("unknown option " + quoted(option) +
+                     " (hostnqn=NQN, digests=header,data, tls-key=FILE, tls-identity=0|1)");
     }
   }
   return target;

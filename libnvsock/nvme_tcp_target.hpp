@@ -3,7 +3,7 @@
 //   nvme-tcp://HOST:PORT/NQN    HOST: an IPv4 address, an IPv6 address in brackets, or a name
 //   unix:/PATH/NQN              PATH ends before the last "/nqn."
 //   vsock:CID:PORT/NQN
-//   behind each: [?hostnqn=NQN][&digests=header,data]
+//   behind each: [?hostnqn=NQN][&digests=header,data][&tls-key=FILE][&tls-identity=0|1]
 #pragma once
 
 #include <string>
@@ -26,6 +26,8 @@ struct NvmeTcpTarget {
   std::string subsystem;    // NQN
   std::string host;         // NQN; empty: this machine's
   nvme_tcp::Digests digests;
+  std::string tls_key;        // a file, see load_tls_key(); empty: no TLS
+  unsigned tls_identity = 1;  // version of the PSK identity
 };
 
 // Is it for parse_nvme_tcp_target() to say whether the URI is right?

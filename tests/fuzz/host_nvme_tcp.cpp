@@ -55,7 +55,7 @@ class Run final : private NvmeTcpQueue::Owner {
     check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0, "there are sockets");
     peer_ = fds[1];
     queue_ = std::make_shared<NvmeTcpQueue>(loop_, digests_, static_cast<NvmeTcpQueue::Owner&>(*this));
-    queue_->start(fds[0]);
+    queue_->start(fds[0], make_plain_transport(fds[0]));
     uint8_t out[max_header_size];
     if ((flags & 4) == 0) send({out, encode(IcResp{.digests = digests_, .max_h2c_data = 8192}, out)});
   }

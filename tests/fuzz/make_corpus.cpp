@@ -156,7 +156,13 @@ void names() {
          "emu:?relays=513", "/dev/nvme0n1", "emu:?netns=../x", "emu:?dialect=v2", "emu:?relays=1&relays=2",
          "emu:?dialect=v2&faults=7&reset_every=64M&restart_every=9&gone_every=1G&lease=1",
          "nvme-tcp://[::1]:4420/nqn.2014-08.org.example:csd?digests=header,data",
-         "unix:/run/nqn.x/s/nqn.y?hostnqn=nqn.z", "vsock:3:4420/nqn.y?digests=none"});
+         "unix:/run/nqn.x/s/nqn.y?hostnqn=nqn.z", "vsock:3:4420/nqn.y?digests=none",
+         "unix:/s/nqn.y?tls-key=/etc/key&tls-identity=0"});
+  seeds("tls_key",
+        {"NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:",
+         "NVMeTLSkey-1:02:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwP/w0S89ELi3W2LxIcLXVsDn8kXZQ==:",
+         "NVMeTLSkey-1:00:AAAA:", "NVMe0R01 nqn.host nqn.csd",
+         "NVMe1R02 nqn.host nqn.csd QhW2+Rp6RzHlNtCslyRxMnwJ11tKKhz8JCAQpQ+XUD8f9td1VeH5h53yz2wKJG1a"});
   const auto look_up = [](char where, const std::string& name) {
     return std::string("\1") + where + static_cast<char>(name.size()) + name;
   };

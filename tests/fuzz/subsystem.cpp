@@ -122,7 +122,7 @@ class Host final : private nvme_tcp::PduReceiver::Handler {
 struct World {
   World()
       : storage(std::move(*csd::Namespace::open(loop, "", 1 << 20))),
-        subsystem(loop, clock, services, *storage, {.nqn = nqn, .hosts = {}, .log = {}}) {}
+        subsystem(loop, clock, services, *storage, {.nqn = nqn, .hosts = {}, .tls = {}, .log = {}}) {}
 
   void settle() {
     for (int i = 0; i < 4; ++i) {

@@ -65,17 +65,20 @@ class Completion:
 
 
 class Queue:
-    """`digests`: HDGST, DDGST, both or 0. Without `handshake` nothing is sent yet."""
+    """`address`: of the controller, or a socket that is connected to it. `digests`: HDGST, DDGST, both or 0. Without
+    `handshake` nothing is sent yet."""
 
     def __init__(self, test, address, digests=0, handshake=True):
-        if isinstance(address, str):
-            family = socket.AF_UNIX
+        if isinstance(address, socket.socket):
+            self.sock = address
         else:
-            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
+            unix = isinstance(address, str)
+            family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            self.sock = socket.socket(family, socket.SOCK_STREAM)
         test.addCleanup(self.sock.close)
         self.sock.settimeout(20 * SLOW)
-        self.sock.connect(address)
+        if self.sock is not address:
+            self.sock.connect(address)
         self.digests = digests
         self.next_cid = 0x100  # identifiers are the host's business
         self.unsent = {}  # data for R2T, by cid

@@ -5,9 +5,11 @@ import errno
 import os
 import select
 import socket
+import subprocess
 import threading
 
 import csd
+import nvme_tls
 from csd import Call, CsdTest, Server, eventually, read_exactly, write_all
 from test_target import NQN, Target
 
@@ -26,6 +28,7 @@ class Cutter:
         self.lock = threading.Lock()
         self.pairs = []
         self.accepted = 0
+        self.seen = None  # a list: what goes through is kept there
         test.addCleanup(self.close)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -44,10 +47,11 @@ class Cutter:
             for source, sink in ((host, drive), (drive, host)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
-    @staticmethod
-    def _pump(source, sink):
+    def _pump(self, source, sink):
         try:
             while data := source.recv(65536):
+                if self.seen is not None:
+                    self.seen.append(data)
                 sink.sendall(data)
         except OSError:
             pass
@@ -135,9 +139,12 @@ class Transfer(NvmeTcpTest):
 
 class Cut(NvmeTcpTest):
     def setUp(self):
-        self.target = Target(self)
+        self.begin((), ())
+
+    def begin(self, target_options, options):
+        self.target = Target(self, *target_options)
         self.cutter = Cutter(self, self.target.address)
-        self.drive = self.mount(uri(("127.0.0.1", self.cutter.port)))
+        self.drive = self.mount(uri(("127.0.0.1", self.cutter.port), *options))
 
     def test_ten_cuts_in_a_transfer_lose_nothing(self):
         fd = self.open(self.server(Server.echo))
@@ -162,6 +169,12 @@ class Cut(NvmeTcpTest):
             self.assertEqual(read_exactly(fd, 16), b"before and after", number)
             self.close(fd)
         eventually(lambda: self.drive.counter("relays in use") == 0, 10)
+
+
+class CutTls(Cut):
+    def setUp(self):
+        key = nvme_tls.Key(self)
+        self.begin(("--tls-key", key.path), (f"tls-key={key.path}",))
 
 
 class Gone(NvmeTcpTest):
@@ -191,6 +204,52 @@ class Gone(NvmeTcpTest):
         self.echo(100_000)
 
 
+class Tls(NvmeTcpTest):
+    def test_bytes_come_back_with_every_kind_of_key(self):
+        for key, options in ((nvme_tls.Key(self), ()), (nvme_tls.Key(self, 48), ()),
+                             (nvme_tls.Key(self, transform=False), ("tls-identity=0",)),
+                             (nvme_tls.Key(self, 48, transform=False), ("digests=header,data",))):
+            with self.subTest(f"{key.text[:15]}, {options}"):
+                self.target = Target(self, "--tls-key", key.path)
+                self.drive = self.mount(uri(self.target.address, f"tls-key={key.path}", *options))
+                self.assertIn("with TLS", self.drive.text("status"))
+                self.echo(int(8_000_000 * csd.SCALE))
+
+    def test_a_unix_socket(self):
+        key = nvme_tls.Key(self)
+        self.target = Target(self, "--tls-key", key.path, listen=f"unix:{self.scratch()}/csd.sock")
+        self.drive = self.mount(uri(self.target.address, f"tls-key={key.path}"))
+        self.echo(1_000_000)
+
+    def test_a_key_that_was_changed_is_told_and_waited_for(self):
+        key, other = nvme_tls.Key(self), nvme_tls.Key(self)
+        listen = f"unix:{self.scratch()}/csd.sock"
+        self.target = Target(self, "--tls-key", key.path, listen=listen)
+        self.drive = self.mount(uri(self.target.address, f"tls-key={key.path}"))
+        self.target.kill()
+        changed = Target(self, "--tls-key", other.path, listen=listen)
+        eventually(lambda: "it refuses the TLS key" in self.drive.log(), 10)
+        changed.kill()
+        self.target = Target(self, "--tls-key", key.path, listen=listen)
+        self.echo(100_000)
+        self.assertEqual(self.drive.log().count("it refuses the TLS key"), 1)
+
+    def test_nothing_readable_is_on_the_network(self):
+        key = nvme_tls.Key(self)
+        self.target = Target(self, "--tls-key", key.path)
+        wire = Cutter(self, self.target.address)
+        wire.seen = []
+        self.drive = self.mount(uri(("127.0.0.1", wire.port), f"tls-key={key.path}"))
+        fd = self.open(self.server(Server.echo))
+        secret = b"nothing that anybody should read " * 3000
+        write_all(fd, secret)
+        self.assertEqual(read_exactly(fd, len(secret)), secret)
+        seen = b"".join(wire.seen)
+        self.assertGreater(len(seen), 2 * len(secret))
+        self.assertNotIn(b"nothing that", seen)
+        self.assertNotIn(b"127.0.0.1", seen)
+
+
 class Refused(CsdTest):
     def refused(self, device):
         run = self.process([csd.CSDFS, "-f", device, self.scratch()])
@@ -213,6 +272,45 @@ class Refused(CsdTest):
                          f"csdfs: cannot use {host}:{closed}: Connection refused\n")
         self.assertEqual(self.refused(uri("/nonexistent/socket")),
                          "csdfs: cannot use /nonexistent/socket: No such file or directory\n")
+
+    def test_why_tls_fails_is_one_sentence(self):
+        key, other = nvme_tls.Key(self), nvme_tls.Key(self)
+        target, plain = Target(self, "--tls-key", key.path), Target(self)
+        host = "hostnqn=nqn.2014-08.org.example:host"
+
+        def told(address, *options):
+            message = self.refused(uri(address, *options))
+            start = f"csdfs: cannot use {address[0]}:{address[1]}: "
+            self.assertTrue(message.startswith(start) and message.endswith("\n"), message)
+            return message[len(start):-1]
+
+        self.assertEqual(told(target.address), "it requires TLS; give ?tls-key=FILE, with its key in the file")
+        refuses = ('it refuses the TLS key: it has another one, or none for host "nqn.2014-08.org.example:host" and '
+                   f'subsystem "{NQN[:64]}..." (alert: %s)')
+        self.assertEqual(told(target.address, host, f"tls-key={other.path}"), refuses % "handshake failure")
+        self.assertEqual(told(target.address, host, f"tls-key={other.path}", "tls-identity=0"),
+                         refuses % "illegal parameter")
+        self.assertEqual(told(plain.address, f"tls-key={key.path}"),
+                         "it does not speak TLS; leave ?tls-key= away, or give the target the key")
+        self.assertIn("TLS", target.log())
+
+        os.chmod(key.path, 0o640)
+        self.assertEqual(self.refused(uri(target.address, f"tls-key={key.path}")),
+                         f'csdfs: TLS key file "{key.path}" is open to others than its owner; chmod 600 it\n')
+
+    def test_a_certificate_is_no_key(self):
+        """Who sits in between may have a certificate that anybody trusts, but not the key."""
+        place = self.scratch()
+        self.shell(f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {place}/k -out {place}/c "
+                   "2>/dev/null")
+        port = csd.closed_port()
+        server = self.process(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_3", "-key", f"{place}/k",
+                               "-cert", f"{place}/c"], stdin=subprocess.PIPE)
+        while server.stdout.readline() != b"ACCEPT\n":
+            self.assertIsNone(server.poll())
+        message = self.refused(uri(("127.0.0.1", port), f"tls-key={nvme_tls.Key(self).path}"))
+        self.assertEqual(message, f"csdfs: cannot use 127.0.0.1:{port}: the TLS handshake failed: "
+                                  "certificate verify failed\n")
 
 
 if __name__ == "__main__":

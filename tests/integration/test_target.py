@@ -13,6 +13,7 @@ import tempfile
 
 import csd
 import nvme_tcp
+import nvme_tls
 from csd import CsdTest, Server, closed_port, cpu_ticks, eventually, pattern, spawn
 from nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABRICS, H2C_DATA, HDGST, IC_REQ, LAST,
                       R2T, VS, Ended, Host, Queue, Relay)
@@ -637,6 +638,138 @@ class Program(CsdTest):
 
         self.assertRegex(name(), r"^nqn\.2014-08\.org\.nvmexpress:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
         self.assertEqual(name(), name())
+
+
+class Tls(CsdTest):
+    """The target against OpenSSL's own command, with keys derived here."""
+
+    def setUp(self):
+        self.key = nvme_tls.Key(self)
+        self.target = Target(self, "--tls-key", self.key.path)
+
+    def queue(self, host=HOST, subsystem=NQN, version=1):
+        return nvme_tls.tls_queue(self, self.target.address, *self.key.psk(host, subsystem, version))
+
+    def test_a_host_with_the_key_gets_in(self):
+        for version in 0, 1:
+            with self.subTest(version):
+                queue = self.queue(version=version)
+                self.assertEqual(queue.connect_command(NQN).status, 0)
+                self.assertEqual(queue.set_property(CC, ENABLE), 0)
+                self.assertEqual(queue.identify(1).status, 0)
+
+    def test_a_key_that_is_used_as_it_is(self):
+        self.key = nvme_tls.Key(self, transform=False)
+        self.target = Target(self, "--tls-key", self.key.path)
+        self.assertEqual(self.queue().connect_command(NQN).status, 0)
+
+    def test_discovery_says_that_tls_is_required(self):
+        queue = self.queue(subsystem=DISCOVERY)
+        self.assertEqual(queue.connect_command(DISCOVERY).status, 0)
+        self.assertEqual(queue.set_property(CC, ENABLE), 0)
+        entry = queue.run(0x02, 0, (0x70 | 255 << 16, 0, 1024), to_host=1024).data
+        self.assertEqual(entry[3] & 3, 1)  # TREQ
+        self.assertEqual(entry[768], 2)  # TSAS: TLS 1.3
+
+    def refused(self, sock):
+        """The target has closed, at once, after what this returns."""
+        sock.settimeout(5 * csd.SLOW)
+        said = b""
+        while part := sock.recv(4096):
+            said += part
+        return said
+
+    def test_a_host_that_does_not_speak_tls_is_refused(self):
+        queue = Queue(self, self.target.address, handshake=False)
+        queue.pdu(IC_REQ, struct.pack("<HBBI112x", 0, 0, 0, 0))
+        self.assertEqual(self.refused(queue.sock), bytes((21, 3, 3, 0, 2, 2, 70)))  # an alert, protocol_version
+        lines = [line for line in self.target.log().splitlines() if "TLS" in line]
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("queue 0: refused, because TLS is required and the host does not speak it", lines[0])
+        self.assertEqual(self.queue().connect_command(NQN).status, 0)
+
+    def handshake(self, identity, secret, *options):
+        run = nvme_tls.s_client(self, self.target.address, identity, secret, *options)
+        output, errors = run.communicate(timeout=20 * csd.SLOW)
+        return run.returncode, (output + errors).decode()
+
+    def test_other_keys_and_names_are_refused(self):
+        identity, secret = self.key.psk(HOST, NQN)
+        other = nvme_tls.Key(self)
+        v0 = self.key.psk(HOST, NQN, 0)[0]
+        for who, what, why in ((identity[:-4] + "AAA=", secret, "has another TLS key"),
+                               (identity, other.psk(HOST, NQN)[1], "has another TLS key"),
+                               (*other.psk(HOST, NQN), "has another TLS key"),
+                               (v0, other.psk(HOST, NQN, 0)[1], "has another TLS key"),
+                               (*self.key.psk(HOST, NQN + "x"), "has a TLS key for another subsystem, "),
+                               ("Client_identity", secret, "its TLS key is not one of NVMe/TCP")):
+            with self.subTest(who):
+                status, said = self.handshake(who, what)
+                self.assertNotEqual(status, 0)
+                self.assertRegex(said, "alert (handshake failure|illegal parameter)")
+                eventually(lambda why=why: why in self.target.log().splitlines()[-1], 5)
+
+    def test_only_tls_1_3_with_a_key_and_diffie_hellman_gets_in(self):
+        for options in (["-tls1_2"], ["-tls1_3"], ["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"]):
+            with self.subTest(options):
+                run = self.process(["openssl", "s_client", "-connect", "%s:%d" % self.target.address, *options])
+                run.communicate(timeout=20 * csd.SLOW)
+                self.assertNotEqual(run.returncode, 0)
+        status, said = self.handshake(*self.key.psk(HOST, NQN), "-allow_no_dhe_kex")
+        self.assertEqual(status, 0, said)
+        self.assertIn("Server Temp Key: X25519", said)
+        self.assertIn("Reused, TLSv1.3, Cipher is TLS_AES_128_GCM_SHA256", said)
+        self.assertNotIn("New Session Ticket", said)
+
+    def test_a_host_is_who_its_key_says(self):
+        other = HOST + "2"
+        answer = self.queue().connect_command(NQN, host=other)
+        self.assertEqual(answer.status, 0x184)
+        self.assertIn(f'host "{HOST}", by its TLS key, may not connect as "{other}"', self.target.log())
+
+    def test_keys_are_updated_in_between(self):
+        sock, end = socket.socketpair()
+        self.addCleanup(sock.close)
+        sock.settimeout(20 * csd.SLOW)
+        with end:  # not quiet: a line with K asks the target to update its keys, too
+            nvme_tls.s_client(self, self.target.address, *self.key.psk(HOST, NQN), stdin=end, stdout=end,
+                              stderr=subprocess.STDOUT)
+        said = b""
+
+        def until(mark):
+            nonlocal said
+            while mark not in said:
+                part = sock.recv(4096)
+                self.assertTrue(part, said)
+                said += part
+
+        until(b"Verify return code")
+        for _ in range(3):
+            sock.sendall(b"K\n")
+            until(b"KEYUPDATE")
+            said = b""
+        queue = Queue(self, sock, handshake=False)
+        queue.pdu(IC_REQ, struct.pack("<HBBI112x", 0, 0, 0, 0))
+        until(struct.pack("<BBBBI", 1, 0, 128, 0, 128))  # ICResp
+
+    def test_a_host_that_only_connects_is_ended_in_time(self):
+        sock = socket.create_connection(self.target.address)
+        self.addCleanup(sock.close)
+        sock.settimeout(15 * csd.SLOW)
+        sock.sendall(b"\x16\x03\x01")
+        self.assertEqual(sock.recv(1), b"")
+        self.assertIn("no Connect in time", self.target.log())
+
+
+class TlsKeyFile(CsdTest):
+    def test_what_is_wrong_is_one_sentence(self):
+        key = nvme_tls.Key(self)
+        for mode, path, text in ((0o644, key.path, f'file "{key.path}" is open to others than its owner; chmod 600 it'),
+                                 (0o600, key.path + "2", f'file "{key.path}2": No such file or directory')):
+            os.chmod(key.path, mode)
+            run = self.process([TARGET, "--listen", "127.0.0.1:0", "--tls-key", path])
+            _, errors = run.communicate(timeout=20)
+            self.assertEqual((run.returncode, errors.decode()), (1, f"csd-target: TLS key {text}\n"))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class SubsystemTest : public ::testing::Test {
  protected:
   SubsystemTest()
       : storage(std::move(*Namespace::open(loop, "", 1 << 20))),
-        subsystem(loop, clock, services, *storage, {.nqn = nqn, .hosts = {}, .log = {}}) {}
+        subsystem(loop, clock, services, *storage, {.nqn = nqn, .hosts = {}, .tls = {}, .log = {}}) {}
 
   std::unique_ptr<HostEnd> host() {
     auto end = std::make_unique<HostEnd>(subsystem, loop);

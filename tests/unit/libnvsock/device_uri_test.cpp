@@ -205,6 +205,14 @@ TEST(DeviceUri, nvme_tcp_takes_a_name_of_the_host_and_digests) {
   EXPECT_TRUE(!one.digests.header && one.digests.data);
   const NvmeTcpTarget none = target_of("vsock:3:4420/" + csd_nqn + "?digests=none");
   EXPECT_FALSE(none.digests.header || none.digests.data);
+  EXPECT_EQ(none.tls_key, "");
+}
+
+TEST(DeviceUri, nvme_tcp_takes_a_tls_key) {
+  const NvmeTcpTarget usual = target_of("vsock:3:4420/" + csd_nqn + "?tls-key=/etc/nvsock/a=b");
+  EXPECT_EQ(usual.tls_key, "/etc/nvsock/a=b");
+  EXPECT_EQ(usual.tls_identity, 1u);
+  EXPECT_EQ(target_of("vsock:3:4420/" + csd_nqn + "?tls-key=k&tls-identity=0").tls_identity, 0u);
 }
 
 TEST(DeviceUri, what_is_wrong_with_an_nvme_tcp_target_is_named) {
@@ -235,9 +243,14 @@ TEST(DeviceUri, what_is_wrong_with_an_nvme_tcp_target_is_named) {
   refused(right + "?digests=", "digests= is unknown (header, data, header,data or none)");
   refused(right + "?digests=header,none", "digests=header,none is unknown");
   refused(right + "?hostnqn=me", "hostnqn=me is not a host's name");
+  refused(right + "?tls-key=", "tls-key= is not the name of a file");
+  refused(right + std::string("?tls-key=/a\0b", 13), "tls-key=/a?b is not the name of a file");
+  refused(right + "?tls-identity=2", "tls-identity=2 is not a version of PSK identities (0 or 1)");
+  refused(right + "?tls-identity=", "tls-identity= is not a version");
   for (const char* option : {"relays=4", "netns=a", "digest=data"}) {
     refused(right + "?" + option,
-            "unknown option \"" + std::string(option) + "\" (hostnqn=NQN, digests=header,data)");
+            "unknown option \"" + std::string(option) +
+                "\" (hostnqn=NQN, digests=header,data, tls-key=FILE, tls-identity=0|1)");
   }
 }
 

@@ -350,8 +350,8 @@ TEST_F(NvmeTcpPortTest, why_a_target_cannot_be_used_is_one_sentence) {
         c.send(std::string("\x15\x03\x03\x00\x02\x02\x32", 7));
         c.peer().end_writing();
       },
-      "it speaks TLS, which is not supported");
-  refused([](Controller& c) { c.peer().end_writing(); }, "without a word; does it demand TLS");
+      "it requires TLS; give ?tls-key=FILE");
+  refused([](Controller& c) { c.peer().end_writing(); }, "without a word; does it require TLS");
   digests.data = true;
   refused([](Controller& c) { c.greet(); }, "it does not agree to the digests asked for");
   options.attempt = std::chrono::milliseconds(50);
