@@ -19,6 +19,7 @@
 #include "csd/subsystem.hpp"
 #include "csd/target_listener.hpp"
 #include "libnvsock/asio_clock.hpp"
+#include "libnvsock/preload_shim.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -113,6 +114,7 @@ int main(int argc, char** argv) {
   using namespace nvsock::csd;
   std::signal(SIGPIPE, SIG_IGN);
   allow_many_descriptors();
+  nvsock::disarm_preload_shim();
   Options options;
   CLI::App app("A computational storage drive on the network: an NVMe/TCP controller in software.",
                "csd-target");

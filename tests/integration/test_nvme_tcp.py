@@ -133,6 +133,16 @@ class Transfer(NvmeTcpTest):
         self.assertEqual(len(connections), 1, connections)
 
 
+class InheritedShim(NvmeTcpTest):
+    def test_the_target_does_not_reach_its_services_through_the_mount(self):
+        directory = self.scratch()
+        self.target = Target(self, LD_PRELOAD=csd.SHIM, NVSOCK_MOUNT=directory,
+                             ASAN_OPTIONS="verify_asan_link_order=0")  # the shim has no sanitizer
+        self.drive = self.mount(uri(self.target.address), directory=directory)
+        self.echo(100_000)
+        self.assertEqual(self.drive.counter("opens"), 1)
+
+
 class Cut(NvmeTcpTest):
     def setUp(self):
         self.target = Target(self)
