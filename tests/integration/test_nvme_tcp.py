@@ -127,7 +127,7 @@ class Transfer(NvmeTcpTest):
             os.write(fd, b"%08d" % number)
         for number, fd in enumerate(descriptors):
             self.assertEqual(read_exactly(fd, 8), b"%08d" % number)
-        self.assertEqual(self.drive.counter("relays in use"), STREAMS)
+        self.assertEqual(self.drive.counter("connections in use"), STREAMS)
         port = self.target.address[1]
         connections = self.shell(f"ss -Htn state established '( dport = {port} )'").splitlines()
         self.assertEqual(len(connections), 1, connections)
@@ -171,7 +171,7 @@ class Cut(NvmeTcpTest):
             write_all(fd, b" and after")
             self.assertEqual(read_exactly(fd, 16), b"before and after", number)
             self.close(fd)
-        eventually(lambda: self.drive.counter("relays in use") == 0, 10)
+        eventually(lambda: self.drive.counter("connections in use") == 0, 10)
 
 
 class Gone(NvmeTcpTest):
