@@ -36,6 +36,7 @@ constexpr size_t max_gather = 32;
 NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::string peer, QueueExecutor& executor)
     : around_(around),
       socket_(around.loop, fd),
+      writable_(around.loop),
       peer_(std::move(peer)),
       executor_(&executor),
       timer_(around.clock.make_timer()),
@@ -71,6 +72,7 @@ void NvmeConnection::close() {
   timer_->disarm();
   asio::error_code ignored;
   socket_.close(ignored);
+  writable_.stop();
   leave();
 }
 
@@ -319,7 +321,7 @@ void NvmeConnection::give_back(Request& request) {
 }
 
 void NvmeConnection::flush() {
-  while (!outgoing_.empty() && !awaiting_writable_ && !closed_) {
+  while (!outgoing_.empty() && !writable_.waiting() && !closed_) {
     std::array<iovec, 3 * max_gather> parts;
     size_t count = 0;
     size_t skip = sent_;
@@ -340,12 +342,7 @@ void NvmeConnection::flush() {
     const ssize_t left = sendmsg(socket_.native_handle(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (left < 0 && errno == EINTR) continue;
     if (left < 0 && errno == EAGAIN) return await_writable();
-    if (left < 0) {
-      // Not from within: whoever flushes may be in the middle of something.
-      asio::post(around_.loop, [self = shared_from_this()] { self->close(); });
-      outgoing_.clear();
-      return;
-    }
+    if (left < 0) return lost();
     sent_ += static_cast<size_t>(left);
     while (!outgoing_.empty() && sent_ >= outgoing_.front().size()) {
       sent_ -= outgoing_.front().size();
@@ -357,16 +354,20 @@ void NvmeConnection::flush() {
   if (ending_ && outgoing_.empty() && !closed_) shutdown(socket_.native_handle(), SHUT_WR);
 }
 
+// Not closed from within: whoever flushes may be in the middle of something.
+void NvmeConnection::lost() {
+  shutdown(socket_.native_handle(), SHUT_RDWR);
+  asio::post(around_.loop, [self = shared_from_this()] { self->close(); });
+  outgoing_.clear();
+}
+
 void NvmeConnection::await_writable() {
-  awaiting_writable_ = true;
-  socket_.async_wait(stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       self->awaiting_writable_ = false;
-                       if (cancelled || self->closed_) return;
-                       self->flush();
-                       // A request that waited for a buffer may have run and completed.
-                       self->around_.completions.flush();
-                     });
+  const bool started = writable_.start(socket_.native_handle(), [self = shared_from_this()] {
+    self->flush();
+    // A request that waited for a buffer may have run and completed.
+    self->around_.completions.flush();
+  });
+  if (!started) lost();
 }
 
 // --- addresses ---

@@ -24,6 +24,7 @@
 #include "libnvsock/clock.hpp"
 #include "libnvsock/dialect.hpp"
 #include "libnvsock/nvme_tcp.hpp"
+#include "libnvsock/writable_wait.hpp"
 
 namespace nvsock::csd {
 
@@ -125,11 +126,13 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   void await_readable();
   void readable();
   void await_writable();
+  void lost();
   void leave();
   void log(LogLevel level, const std::string& text) const;
 
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
+  WritableWait writable_;
   const std::string peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
   std::unique_ptr<Clock::Timer> timer_;
@@ -138,7 +141,6 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   bool initialized_ = false;  // ICReq came
   bool ending_ = false;       // TermReq is the last that leaves; what comes in is not looked at
   bool closed_ = false;
-  bool awaiting_writable_ = false;
 
   uint16_t queue_ = 0;
   uint16_t entries_;

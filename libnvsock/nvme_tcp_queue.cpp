@@ -2,7 +2,6 @@
 
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
@@ -51,7 +50,7 @@ void NvmeTcpQueue::close() {
   closed_ = true;
   asio::error_code ignored;
   socket_.close(ignored);
-  writable_.close(ignored);
+  writable_.stop();
 }
 
 void NvmeTcpQueue::fail(int code, const std::string& text) {
@@ -179,7 +178,7 @@ void NvmeTcpQueue::has_left(Slot& slot) {
 }
 
 void NvmeTcpQueue::flush() {
-  while (first_ != nullptr && !awaiting_writable_ && !closed_) {
+  while (first_ != nullptr && !writable_.waiting() && !closed_) {
     iovec parts[3 * (slots + 1)];
     size_t count = 0;
     size_t skip = sent_;
@@ -212,22 +211,13 @@ void NvmeTcpQueue::flush() {
   }
 }
 
-// On a descriptor of its own, which lives as long as the wait: Asio would report every later change of the
-// socket's room, each with a call of epoll_wait.
 void NvmeTcpQueue::await_writable(void (NvmeTcpQueue::*next)()) {
-  asio::error_code error;
-  writable_.assign(dup(socket_.native_handle()), error);
-  if (error) return lost(EMFILE);
-  awaiting_writable_ = true;
-  writable_.async_wait(stream_descriptor::wait_write,
-                       [self = shared_from_this(), next](const asio::error_code& cancelled) {
-                         if (cancelled || self->closed_) return;
-                         self->writable_.close();
-                         self->awaiting_writable_ = false;
-                         if (next != nullptr) (self.get()->*next)();
-                         if (!self->closed_) self->flush();
-                         self->owner_.on_batch_end();
-                       });
+  const bool started = writable_.start(socket_.native_handle(), [self = shared_from_this(), next] {
+    if (next != nullptr) (self.get()->*next)();
+    if (!self->closed_) self->flush();
+    self->owner_.on_batch_end();
+  });
+  if (!started) lost(errno);
 }
 
 // --- receiving ---
