@@ -31,7 +31,10 @@ Subsystem::Subsystem(asio::io_context& loop, Clock& clock, ServiceFactory& servi
       small_(nvme_tcp::admin_capsule_data, small_kept),
       staging_(staging_size),
       sessions_(clock, services, *this,
-                {.epoch = random_id(), .max_sessions = max_sessions, .vendor = "nvsock csd-target"}),
+                {.epoch = random_id(),
+                 .max_sessions = max_sessions,
+                 .lease = options_.lease,
+                 .vendor = "nvsock csd-target"}),
       for_connections_{loop, clock, *this, large_, small_, staging_, options_.log},
       for_controllers_{*this, clock, *this, sessions_, storage, options_.nqn, namespace_id_, options_.log} {}
 

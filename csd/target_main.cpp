@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <string>
@@ -19,6 +20,7 @@
 #include "csd/subsystem.hpp"
 #include "csd/target_listener.hpp"
 #include "libnvsock/asio_clock.hpp"
+#include "libnvsock/device_uri.hpp"
 #include "libnvsock/preload_shim.hpp"
 
 namespace nvsock::csd {
@@ -32,6 +34,7 @@ struct Options {
   std::string netns;
   std::vector<std::string> allow;
   std::vector<std::string> hosts;
+  unsigned lease = 30;
   bool verbose = false;
 };
 
@@ -92,8 +95,9 @@ int run(const Options& options) {
   const auto storage = Namespace::open(loop, options.file, options.size);
   if (!storage) return failed(storage.error());
   const Log log = make_log(options.verbose);
-  Subsystem subsystem(loop, clock, services, **storage,
-                      {.nqn = options.nqn, .hosts = options.hosts, .log = log});
+  Subsystem subsystem(
+      loop, clock, services, **storage,
+      {.nqn = options.nqn, .hosts = options.hosts, .lease = std::chrono::seconds(options.lease), .log = log});
   const auto listener = TargetListener::open(loop, subsystem, options.listen, log);
   if (!listener) return failed(listener.error());
 
@@ -133,6 +137,9 @@ int main(int argc, char** argv) {
   app.add_option("--netns", options.netns, "network namespace whose services hosts reach, see ip-netns(8)");
   app.add_option("--allow", options.allow, "HOST:PORT that hosts may reach, * for any (default: all)");
   app.add_option("--hostnqn", options.hosts, "host that may connect (default: all)");
+  app.add_option("--lease", options.lease, "seconds that connections outlive the way to their host")
+      ->check(CLI::Range(1u, nvsock::DeviceUri::max_lease))
+      ->capture_default_str();
   app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
   CLI11_PARSE(app, argc, argv);
   if (options.nqn.empty()) options.nqn = default_nqn(options.listen);
