@@ -219,7 +219,10 @@ class Ssh(test_clients.ClientTest):
 
     def moves_through_ten_cuts(self, command):
         self.cutter.cuts = self.CUTS
-        digest = self.client(command, seconds=50).split()[0].decode()
+        try:
+            digest = self.client(command, seconds=50).split()[0].decode()
+        except AssertionError as error:
+            self.fail(f"{error}\ncsdfs: {self.drive.log()}\ncsd-target: {self.target.log()}")
         self.assertEqual(digest, csd.pattern_digest(BULK))
         self.assertEqual(self.cutter.cuts, 0)
         self.assertIn(f"reconnects: {self.CUTS}\n", self.drive.text("status"))
