@@ -1,8 +1,8 @@
 // nvsock-bench: how far a connection through the mount is from plain TCP.
 //
 // Measures the 64-byte round trip and the throughput in both directions through plain loopback TCP, a mount
-// file, the preload shim and socat, all to the same server, with the same client. Speed is never a test: the
-// exit status tells whether everything could be measured, not how fast it was.
+// file, the preload shim, a mount over NVMe/TCP and socat, all to the same server, with the same client.
+// Speed is never a test: the exit status tells whether everything could be measured, not how fast it was.
 #include <sys/utsname.h>
 
 #include <CLI/CLI.hpp>
@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "bench/client.hpp"
+#include "bench/listening.hpp"
 #include "bench/many.hpp"
 #include "bench/measure.hpp"
 #include "bench/mount.hpp"
@@ -32,6 +33,7 @@ struct Options {
   std::set<std::string> via;
   std::string mount;
   std::string csdfs;
+  std::string target;
   std::string shim;
   std::string device = "emu:";
   std::string json;
@@ -49,9 +51,27 @@ int fail(const Error& error) {
 // What a run has started; ends with it, last started first.
 struct Started {
   std::optional<Server> server;
-  std::optional<Relay> relay;
+  std::optional<Server> relay;
+  std::optional<Server> target;
   std::unique_ptr<Mount> mount;
+  std::unique_ptr<Mount> remote;  // the target's
 };
+
+// A mount of csd-target, over TCP: two more processes between client and server than with "mount".
+Result<Transport> start_nvme_tcp(const Options& options, const std::string& port, Started& started) {
+  const std::string nqn = "nqn.2026-11.test.nvsock:bench";
+  auto target = start_listening([&](const std::string& listen) -> std::vector<std::string> {
+    return {options.target, "--listen", "127.0.0.1:" + listen, "--nqn", nqn};
+  });
+  if (!target) return target.error();
+  started.target.emplace(std::move(*target));
+  auto mount =
+      Mount::start(options.csdfs, "nvme-tcp://127.0.0.1:" + std::to_string(started.target->port) + "/" + nqn);
+  if (!mount) return mount.error();
+  started.remote = std::move(*mount);
+  return Transport{
+      "NVMe/TCP", started.remote->directory() + "/tcp/127.0.0.1:" + port, "", {}, started.remote->pid()};
+}
 
 Result<std::vector<Transport>> start_transports(const Options& options, Started& started) {
   auto server = start_server(options.server_cpu);
@@ -77,6 +97,12 @@ Result<std::vector<Transport>> start_transports(const Options& options, Started&
     if (options.wants("shim"))
       transports.push_back(
           {"shim", port, directory, {{"LD_PRELOAD", options.shim}, {"NVSOCK_MOUNT", directory}}, csdfs});
+  }
+
+  if (options.wants("nvme-tcp")) {
+    auto transport = start_nvme_tcp(options, port, started);
+    if (!transport) return transport.error();
+    transports.push_back(std::move(*transport));
   }
 
   if (options.wants("socat")) {
@@ -190,6 +216,7 @@ int bench_main(int argc, char** argv) {
   const auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
   Options options;
   options.csdfs = (here / "csdfs").string();
+  options.target = (here / "csd-target").string();
   options.shim = (here.parent_path() / "lib" / "libnvsock.so").string();
 
   CLI::App app("Compares connections through a csdfs mount with plain TCP and with socat.");
@@ -205,13 +232,14 @@ int bench_main(int argc, char** argv) {
   app.add_option("--streams", options.streams, "How many with --only streams")
       ->check(CLI::Range(1, 16384))
       ->capture_default_str();
-  app.add_option("--via", options.via, "Only these of plain,mount,shim,socat")
+  app.add_option("--via", options.via, "Only these of plain,mount,shim,nvme-tcp,socat")
       ->delimiter(',')
-      ->check(CLI::IsMember({"plain", "mount", "shim", "socat"}));
+      ->check(CLI::IsMember({"plain", "mount", "shim", "nvme-tcp", "socat"}));
   app.add_option("--device", options.device, "Device that csdfs mounts")->capture_default_str();
   app.add_option("--mount", options.mount, "Use this mount instead of a new one")
       ->check(CLI::ExistingDirectory);
   app.add_option("--csdfs", options.csdfs, "The csdfs to start")->capture_default_str();
+  app.add_option("--target", options.target, "The csd-target to start")->capture_default_str();
   app.add_option("--shim", options.shim, "The shim to preload")->capture_default_str();
   app.add_option("--json", options.json, "Also write figures and samples to this file");
   bool unpinned = false;

@@ -243,7 +243,7 @@ class MountWay final : public Way {
   Done close() override {
     files_.clear();
     while (true) {
-      const auto left = status("relays in use: ");
+      const auto left = status("connections in use: ");
       if (!left) return left.error();
       if (*left == 0) return std::monostate{};
     }

@@ -163,7 +163,10 @@ void stay_on(int cpu) {
 }
 
 Result<Child> start(const Command& command) {
-  return Child::start([&] { return execute(command); });
+  return Child::start([&] {
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    return execute(command);
+  });
 }
 
 Result<std::string> output_of(const Command& command, Clock::time_point deadline) {

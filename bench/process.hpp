@@ -94,7 +94,8 @@ struct Command {
   int cpu = any_cpu;                                             // to stay on
 };
 
-// Starts a program. One that cannot be executed says why on stderr and exits with 127.
+// Starts a program. What it prints goes to stderr, for stdout has our figures. One that cannot be executed
+// says why there and exits with 127.
 Result<Child> start(const Command& command);
 
 // Runs a program to its end and returns what it wrote to stdout. It is ended at the deadline (ETIMEDOUT);

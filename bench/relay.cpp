@@ -1,64 +1,18 @@
 #include "bench/relay.hpp"
 
-#include <netinet/in.h>
-#include <poll.h>
-#include <sys/socket.h>
-
 #include <cerrno>
 
+#include "bench/listening.hpp"
+
 namespace bench {
-namespace {
 
-using namespace std::chrono_literals;
-
-constexpr auto start_limit = 5s;
-constexpr auto probe_interval = 10ms;
-
-sockaddr_in loopback(uint16_t port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(port);
-  return address;
-}
-
-// Another program may take it meanwhile; then socat ends, and says so.
-Result<uint16_t> free_port() {
-  const Fd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address = loopback(0);
-  socklen_t length = sizeof address;
-  if (bind(probe.get(), reinterpret_cast<sockaddr*>(&address), length) < 0 ||
-      getsockname(probe.get(), reinterpret_cast<sockaddr*>(&address), &length) < 0)
-    return system_error("bind to 127.0.0.1");
-  return ntohs(address.sin_port);
-}
-
-bool listens(uint16_t port) {
-  const Fd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const sockaddr_in address = loopback(port);
-  return connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-}
-
-}  // namespace
-
-Result<Relay> start_relay(uint16_t server_port) {
+Result<Server> start_relay(uint16_t server_port) {
   if (!in_path("socat")) return Error{ENOENT, "socat is not installed"};
-  const auto port = free_port();
-  if (!port) return port.error();
   // -b: its default of 8 KiB would make it a slow relay rather than a usual one.
-  auto socat = start(
-      {{"socat", "-b131072", "TCP-LISTEN:" + std::to_string(*port) + ",bind=127.0.0.1,reuseaddr,fork,nodelay",
-        "TCP:127.0.0.1:" + std::to_string(server_port) + ",nodelay"},
-       {}});
-  if (!socat) return socat.error();
-
-  const auto deadline = Clock::now() + start_limit;
-  while (!listens(*port)) {
-    const auto ended = socat->wait(Clock::now() + probe_interval);
-    if (ended) return Error{EPROTO, "socat ended with status " + std::to_string(*ended)};
-    if (ended.error().code != ETIMEDOUT || Clock::now() > deadline) return ended.error();
-  }
-  return Relay{std::move(*socat), *port};
+  return start_listening([&](const std::string& port) -> std::vector<std::string> {
+    return {"socat", "-b131072", "TCP-LISTEN:" + port + ",bind=127.0.0.1,reuseaddr,fork,nodelay",
+            "TCP:127.0.0.1:" + std::to_string(server_port) + ",nodelay"};
+  });
 }
 
 }  // namespace bench

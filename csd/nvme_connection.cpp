@@ -36,6 +36,7 @@ NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::unique_p
                                std::string peer, QueueExecutor& executor)
     : around_(around),
       socket_(around.loop, fd),
+      writable_(around.loop),
       transport_(std::move(transport)),
       peer_(std::move(peer)),
       executor_(&executor),
@@ -73,6 +74,7 @@ void NvmeConnection::close() {
   transport_->end();
   asio::error_code ignored;
   socket_.close(ignored);
+  writable_.stop();
   leave();
 }
 
@@ -330,7 +332,7 @@ void NvmeConnection::give_back(Request& request) {
 }
 
 void NvmeConnection::flush() {
-  while (!awaiting_writable_ && !closed_ && transport_->sends(!outgoing_.empty())) {
+  while (!writable_.waiting() && !closed_ && transport_->sends(!outgoing_.empty())) {
     std::array<iovec, 3 * max_gather> parts;
     size_t count = 0;
     size_t skip = sent_;
@@ -347,12 +349,7 @@ void NvmeConnection::flush() {
     }
     const ssize_t left = transport_->send({parts.data(), count});
     if (left < 0 && errno == EAGAIN) return await_writable();
-    if (left < 0) {
-      // Not from within: whoever flushes may be in the middle of something.
-      asio::post(around_.loop, [self = shared_from_this()] { self->close(); });
-      outgoing_.clear();
-      return;
-    }
+    if (left < 0) return abandon();
     sent_ += static_cast<size_t>(left);
     while (!outgoing_.empty() && sent_ >= outgoing_.front().size()) {
       sent_ -= outgoing_.front().size();
@@ -361,22 +358,28 @@ void NvmeConnection::flush() {
       if (request != nullptr) give_back(*request);
     }
   }
-  if (ending_ && !awaiting_writable_ && !closed_) {
+  if (ending_ && !writable_.waiting() && !closed_) {
     transport_->end();
     shutdown(socket_.native_handle(), SHUT_WR);
   }
 }
 
+// Not closed from within: whoever flushes may be in the middle of something.
+void NvmeConnection::abandon() {
+  shutdown(socket_.native_handle(), SHUT_RDWR);
+  asio::post(around_.loop, [self = shared_from_this()] {
+    if (!self->closed_) self->lost();
+  });
+  outgoing_.clear();
+}
+
 void NvmeConnection::await_writable() {
-  awaiting_writable_ = true;
-  socket_.async_wait(stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       self->awaiting_writable_ = false;
-                       if (cancelled || self->closed_) return;
-                       self->flush();
-                       // A request that waited for a buffer may have run and completed.
-                       self->around_.completions.flush();
-                     });
+  const bool started = writable_.start(socket_.native_handle(), [self = shared_from_this()] {
+    self->flush();
+    // A request that waited for a buffer may have run and completed.
+    self->around_.completions.flush();
+  });
+  if (!started) abandon();
 }
 
 // --- addresses ---

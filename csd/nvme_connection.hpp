@@ -7,8 +7,8 @@
 //
 // Limits of a connection: as many commands as its queue has entries, 128 KiB of data a command, and at most
 // 32 commands with more than 8 KiB at a time: others wait for a buffer. That is 5 MiB with 128 entries, and
-// what TLS takes (libnvsock/tls_transport.hpp). It has 10 s to connect its queue, TLS included. Received bytes
-// pass through memory that all connections share. Threads: event loop only. Never blocks.
+// what TLS takes (libnvsock/tls_transport.hpp). It has 10 s to connect its queue, TLS included. Received
+// bytes pass through memory that all connections share. Threads: event loop only. Never blocks.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -25,6 +25,7 @@
 #include "libnvsock/clock.hpp"
 #include "libnvsock/dialect.hpp"
 #include "libnvsock/nvme_tcp.hpp"
+#include "libnvsock/writable_wait.hpp"
 
 namespace nvsock::csd {
 
@@ -130,12 +131,14 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   void readable();
   void await_writable();
   void lost();
+  void abandon();
   void leave();
   void log(LogLevel level, const std::string& text) const;
 
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
   const std::unique_ptr<ByteTransport> transport_;
+  WritableWait writable_;
   const std::string peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
   std::unique_ptr<Clock::Timer> timer_;
@@ -144,7 +147,6 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   bool initialized_ = false;  // ICReq came
   bool ending_ = false;       // TermReq is the last that leaves; what comes in is not looked at
   bool closed_ = false;
-  bool awaiting_writable_ = false;
 
   uint16_t queue_ = 0;
   uint16_t entries_;

@@ -5,6 +5,7 @@
 // only.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ namespace nvsock::csd {
 struct SubsystemOptions {
   std::string nqn;                  // 1 to 223 bytes
   std::vector<std::string> hosts;   // NQNs of those that may connect; none: all
+  std::chrono::seconds lease{30};   // of the relay sessions, at least 1 s
   std::unique_ptr<TlsContext> tls;  // null: bytes go as they are; else nobody gets in without the key
   Log log;
 };

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <string>
@@ -19,6 +20,8 @@
 #include "csd/subsystem.hpp"
 #include "csd/target_listener.hpp"
 #include "libnvsock/asio_clock.hpp"
+#include "libnvsock/device_uri.hpp"
+#include "libnvsock/preload_shim.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -31,6 +34,7 @@ struct Options {
   std::string netns;
   std::vector<std::string> allow;
   std::vector<std::string> hosts;
+  unsigned lease = 30;
   std::string tls_key;
   bool verbose = false;
 };
@@ -102,7 +106,11 @@ int run(const Options& options) {
   if (!storage) return failed(storage.error());
   const Log log = make_log(options.verbose);
   Subsystem subsystem(loop, clock, services, **storage,
-                      {.nqn = options.nqn, .hosts = options.hosts, .tls = std::move(tls), .log = log});
+                      {.nqn = options.nqn,
+                       .hosts = options.hosts,
+                       .lease = std::chrono::seconds(options.lease),
+                       .tls = std::move(tls),
+                       .log = log});
   const auto listener = TargetListener::open(loop, subsystem, options.listen, log);
   if (!listener) return failed(listener.error());
 
@@ -123,6 +131,7 @@ int main(int argc, char** argv) {
   using namespace nvsock::csd;
   std::signal(SIGPIPE, SIG_IGN);
   allow_many_descriptors();
+  nvsock::disarm_preload_shim();
   Options options;
   CLI::App app("A computational storage drive on the network: an NVMe/TCP controller in software.",
                "csd-target");
@@ -143,6 +152,9 @@ int main(int argc, char** argv) {
   app.add_option("--hostnqn", options.hosts, "host that may connect (default: all)");
   app.add_option("--tls-key", options.tls_key, "file with a TLS key; hosts need it (default: no TLS)")
       ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });
+  app.add_option("--lease", options.lease, "seconds that connections outlive the way to their host")
+      ->check(CLI::Range(1u, nvsock::DeviceUri::max_lease))
+      ->capture_default_str();
   app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
   CLI11_PARSE(app, argc, argv);
   if (options.nqn.empty()) options.nqn = default_nqn(options.listen);

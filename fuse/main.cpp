@@ -1,5 +1,4 @@
 // csdfs: the mount and the one broker of a drive. Start-up, signals, shutdown.
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "fuse/run_loop.hpp"
 #include "fuse/session.hpp"
 #include "fuse/stale_mount.hpp"
+#include "libnvsock/preload_shim.hpp"
 
 namespace csdfs {
 namespace {
@@ -49,11 +49,6 @@ void allow_many_descriptors() {
                       .rlim_max = std::max(limit.rlim_max, enough)};
   limit.rlim_cur = limit.rlim_max;
   if (setrlimit(RLIMIT_NOFILE, &raised) != 0) setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-// With the preload shim inherited, the emulated drive would connect through its own mount.
-void disarm_preload_shim() {
-  if (void* symbol = dlsym(RTLD_DEFAULT, "nvsock_bypass")) reinterpret_cast<void (*)(int)>(symbol)(1);
 }
 
 // New kernels can abort a whole mount when one request waits too long, as a blocked read does by design.
@@ -146,7 +141,7 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   csdfs::occupy_standard_descriptors();
   csdfs::allow_many_descriptors();
-  csdfs::disarm_preload_shim();
+  nvsock::disarm_preload_shim();
   nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);
   if (!options) return csdfs::failed(options.error());
   if (options->help || options->version) {

@@ -1,7 +1,5 @@
 #include "libnvsock/nvme_tcp_queue.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <asio/post.hpp>
 #include <cassert>
@@ -53,7 +51,7 @@ void NvmeTcpQueue::close() {
   if (transport_ != nullptr) transport_->end();
   asio::error_code ignored;
   socket_.close(ignored);
-  writable_.close(ignored);
+  writable_.stop();
 }
 
 void NvmeTcpQueue::fail(int code, const std::string& text) {
@@ -184,7 +182,7 @@ void NvmeTcpQueue::has_left(Slot& slot) {
 }
 
 void NvmeTcpQueue::flush() {
-  while (!awaiting_writable_ && !closed_ && transport_->sends(first_ != nullptr)) {
+  while (!writable_.waiting() && !closed_ && transport_->sends(first_ != nullptr)) {
     iovec parts[3 * (slots + 1)];
     size_t count = 0;
     size_t skip = sent_;
@@ -213,22 +211,13 @@ void NvmeTcpQueue::flush() {
   }
 }
 
-// On a descriptor of its own, which lives as long as the wait: Asio would report every later change of the
-// socket's room, each with a call of epoll_wait.
 void NvmeTcpQueue::await_writable(void (NvmeTcpQueue::*next)()) {
-  asio::error_code error;
-  writable_.assign(dup(socket_.native_handle()), error);
-  if (error) return lost(EMFILE);
-  awaiting_writable_ = true;
-  writable_.async_wait(stream_descriptor::wait_write,
-                       [self = shared_from_this(), next](const asio::error_code& cancelled) {
-                         if (cancelled || self->closed_) return;
-                         self->writable_.close();
-                         self->awaiting_writable_ = false;
-                         if (next != nullptr) (self.get()->*next)();
-                         if (!self->closed_) self->flush();
-                         self->owner_.on_batch_end();
-                       });
+  const bool started = writable_.start(socket_.native_handle(), [self = shared_from_this(), next] {
+    if (next != nullptr) (self.get()->*next)();
+    if (!self->closed_) self->flush();
+    self->owner_.on_batch_end();
+  });
+  if (!started) lost(errno);
 }
 
 // --- receiving ---

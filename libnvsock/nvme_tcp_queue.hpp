@@ -19,6 +19,7 @@
 #include "libnvsock/byte_transport.hpp"
 #include "libnvsock/nvme_tcp.hpp"
 #include "libnvsock/result.hpp"
+#include "libnvsock/writable_wait.hpp"
 
 namespace nvsock {
 
@@ -109,7 +110,7 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   void complete(Slot& slot);
 
   asio::posix::stream_descriptor socket_;
-  asio::posix::stream_descriptor writable_;  // open while the socket's room is waited for
+  WritableWait writable_;
   std::unique_ptr<ByteTransport> transport_;
   const nvme_tcp::Digests digests_;
   Owner& owner_;
@@ -122,7 +123,6 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   Slot* receiving_ = nullptr;  // whose data arrives
   bool receiving_last_ = false;
   bool ready_ = false;
-  bool awaiting_writable_ = false;
   bool closed_ = false;
   bool heard_ = false;
   uint8_t first_byte_ = 0;  // that the target ever sent

@@ -156,6 +156,8 @@ void SessionV2::on_progress() {
 
 void SessionV2::suspect(const Completion& completion) {
   if (link_ == Link::down || link_ == Link::probing) return;
+  // Up to now a receive was with the drive, and its lease begins when it loses that.
+  if (link_ == Link::live) heard_ = clock_.now();
   if (!std::exchange(doubt_told_, true))
     owner_.on_link_message("a command's outcome is unknown (" + told(completion) + "): asking the drive");
   link_ = Link::probing;

@@ -159,7 +159,7 @@ class SessionV2 {
   size_t rx_wanted_ = 1;  // receives to keep in flight: more while batches come full
   unsigned in_flight_ = 0;
   unsigned resumed_ = 0, lost_ = 0;
-  Clock::TimePoint heard_{};  // the drive answered last
+  Clock::TimePoint heard_{};  // the drive answered last, or was last believed to have a command
   Clock::Duration back_off_{};
 };
 

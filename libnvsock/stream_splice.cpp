@@ -25,6 +25,7 @@ constexpr size_t least_room = Stream::send_limit / 4;
 
 StreamSplice::StreamSplice(asio::io_context& loop, BufferPool& pool, StreamHandle stream, Ended ended)
     : socket_(loop),
+      writable_(loop),
       pool_(pool),
       stream_(std::move(stream)),
       ended_(std::move(ended)),
@@ -43,11 +44,11 @@ void StreamSplice::connect(const Endpoint& service) {
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0) return connected(0);
   if (errno != EINPROGRESS) return end(errno);
   timer_->arm(connect_timeout, [this] { end(ETIMEDOUT); });
-  socket_.async_wait(asio::posix::stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       if (!cancelled && !self->over_)
-                         self->connected(socket_error(self->socket_.native_handle()));
-                     });
+  if (!writable_.start(fd, [self = shared_from_this()] {
+        self->connected(socket_error(self->socket_.native_handle()));
+      })) {
+    end(errno);
+  }
 }
 
 void StreamSplice::connected(int error) {
@@ -91,7 +92,7 @@ void StreamSplice::move() {
 
 // True: there is more to do, and others had to wait.
 bool StreamSplice::move_to_socket() {
-  for (int i = 0; stream_->readable() > 0 && !awaiting_writable_; ++i) {
+  for (int i = 0; stream_->readable() > 0 && !writable_.waiting(); ++i) {
     if (i == pieces_in_a_row) return true;
     iovec parts[gathered];
     size_t size = largest_send;
@@ -100,8 +101,10 @@ bool StreamSplice::move_to_socket() {
     message.msg_iovlen = static_cast<size_t>(stream_->gather(parts, gathered, size));
     const ssize_t sent = sendmsg(socket_.native_handle(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0 && errno == EAGAIN) {
-      await_writable();
-    } else if (sent >= 0) {
+      await_writable();  // may end it
+      return false;
+    }
+    if (sent >= 0) {
       stream_->consume(static_cast<size_t>(sent));
     } else if (errno != EINTR) {
       end(errno == EPIPE ? ECONNRESET : errno);
@@ -150,12 +153,7 @@ void StreamSplice::await_readable() {
 }
 
 void StreamSplice::await_writable() {
-  awaiting_writable_ = true;
-  socket_.async_wait(asio::posix::stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       self->awaiting_writable_ = false;
-                       if (!cancelled && !self->over_) self->move();
-                     });
+  if (!writable_.start(socket_.native_handle(), [self = shared_from_this()] { self->move(); })) end(errno);
 }
 
 // --- ending ---
@@ -187,6 +185,7 @@ void StreamSplice::close(int error) {
     stream_.reset();
   }
   block_ = {};
+  writable_.stop();
   if (!socket_.is_open()) return;
   if (error != 0) {
     const linger at_once{.l_onoff = 1, .l_linger = 0};

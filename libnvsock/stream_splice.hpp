@@ -13,6 +13,7 @@
 
 #include "libnvsock/asio_clock.hpp"
 #include "libnvsock/stream.hpp"
+#include "libnvsock/writable_wait.hpp"
 
 namespace nvsock {
 
@@ -50,6 +51,7 @@ class StreamSplice final : public std::enable_shared_from_this<StreamSplice>, pr
   void close(int error);
 
   asio::posix::stream_descriptor socket_;
+  WritableWait writable_;
   BufferPool& pool_;
   StreamHandle stream_;  // null once closed
   Ended ended_;
@@ -60,7 +62,6 @@ class StreamSplice final : public std::enable_shared_from_this<StreamSplice>, pr
   bool moving_ = false;
   bool again_ = false;  // something changed meanwhile
   bool awaiting_readable_ = false;
-  bool awaiting_writable_ = false;
   bool service_ended_ = false;     // its end was read
   bool told_service_end_ = false;  // the stream's end was passed on
 };

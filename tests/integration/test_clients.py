@@ -80,9 +80,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 class ClientTest(CsdTest):
     DEVICE_OPTIONS = ()
 
+    def device(self):
+        """The drive whose inside is self.inside."""
+        return csd.emu(f"netns={self.inside.name}", "relays=16", *self.DEVICE_OPTIONS)
+
     def setUp(self):
         self.inside = self.netns()
-        self.drive = self.mount(csd.emu(f"netns={self.inside.name}", "relays=16", *self.DEVICE_OPTIONS))
+        self.drive = self.mount(self.device())
         self.home = self.scratch()
         # The whole environment: no proxy, no dot files, nothing of the user's.
         self.environment = {"PATH": os.environ["PATH"], "HOME": self.home, "LANG": "C.UTF-8", "LD_PRELOAD": csd.SHIM,

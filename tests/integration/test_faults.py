@@ -108,7 +108,7 @@ class Soak(CsdTest):
                 server = self.server(Server.echo)
                 calls = [Call(self.converse, drive, server, seed * 1000 + i) for i in range(self.CONNECTIONS)]
                 self.assertEqual([call.result(30) for call in calls], [True] * self.CONNECTIONS)
-                eventually(lambda: drive.counter("relays in use") == 0, 10)  # pylint: disable=cell-var-from-loop
+                eventually(lambda: drive.counter("connections in use") == 0, 10)  # pylint: disable=cell-var-from-loop
                 self.assertEqual(drive.counter("sessions lost"), 0)
                 for name in met:
                     met[name] += faults(drive)[name]
@@ -148,7 +148,7 @@ class Loss(CsdTest):
         with self.raises_errno(error):
             os.read(self.polled, 1)
         self.assertEqual(os.read(self.polled, 1), b"")  # the error is told once, as on a socket
-        self.assertEqual(self.drive.counter("relays in use"), 3)
+        self.assertEqual(self.drive.counter("connections in use"), 3)
 
     def new_connections_work(self):
         echo = self.server(Server.echo)

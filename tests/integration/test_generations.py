@@ -100,11 +100,11 @@ class SecondGeneration(CsdTest):
             write_all(fd, b"%08d" % number)
         for number, fd in enumerate(descriptors):
             self.assertEqual(read_exactly(fd, 8), b"%08d" % number)
-        self.assertEqual(self.drive.counter("relays in use"), STREAMS)
+        self.assertEqual(self.drive.counter("connections in use"), STREAMS)
         self.assertLessEqual(self.drive.counter("most commands in flight"), 16)
         for fd in descriptors:
             self.close(fd)
-        eventually(lambda: self.drive.counter("relays in use") == 0, 10)
+        eventually(lambda: self.drive.counter("connections in use") == 0, 10)
 
     def echo_server(self):
         """Port of a server in a process of its own, so that this one's descriptors are enough for the files."""

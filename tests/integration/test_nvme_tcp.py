@@ -4,25 +4,32 @@
 import errno
 import os
 import select
+import signal
 import socket
 import subprocess
 import threading
+import time
 
 import csd
 import nvme_tls
+import test_clients
 from csd import Call, CsdTest, Server, eventually, read_exactly, write_all
 from test_target import NQN, Target
 
 STREAMS = int(1000 * csd.SCALE)
-LEASE = 30  # seconds that csd-target keeps a session nobody names
+BULK = int(200_000_000 * csd.SCALE)
+LEASE = 5  # seconds, where a test waits for its end
+NOTICED = 15  # seconds until silence is: a keep-alive every 5, which is answered within 10
 
 
 class Cutter:
     """A relay before a TCP port. cut() ends what goes through it as a broken network would: with a reset, and
-    whatever was on its way is lost."""
+    whatever was on its way is lost. It does so itself each time `every` bytes have passed, at most `cuts` times."""
 
-    def __init__(self, test, address):
+    def __init__(self, test, address, every=0, cuts=0):
         self.address = address
+        self.every, self.cuts = every, cuts
+        self.passed = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.lock = threading.Lock()
@@ -36,22 +43,39 @@ class Cutter:
         while True:
             try:
                 host, _ = self.listener.accept()
-                drive = socket.create_connection(self.address)
             except OSError:
                 return
+            try:
+                drive = socket.create_connection(self.address)
+            except OSError:
+                host.close()
+                continue
             for sock in (host, drive):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pumps = [threading.Thread(target=self._pump, args=way, daemon=True)
+                     for way in ((host, drive), (drive, host))]
             with self.lock:
-                self.pairs.append((host, drive))
+                self.pairs.append(((host, drive), pumps))
                 self.accepted += 1
-            for source, sink in ((host, drive), (drive, host)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                for pump in pumps:
+                    pump.start()
+
+    def _due(self, size):
+        with self.lock:
+            self.passed += size
+            if self.cuts == 0 or self.passed < self.every:
+                return False
+            self.passed = 0
+            self.cuts -= 1
+            return True
 
     def _pump(self, source, sink):
         try:
             while data := source.recv(65536):
                 if self.seen is not None:
                     self.seen.append(data)
+                if self._due(len(data)):
+                    return self.cut()
                 sink.sendall(data)
         except OSError:
             pass
@@ -64,13 +88,19 @@ class Cutter:
     def cut(self):
         with self.lock:
             pairs, self.pairs = self.pairs, []
-        for sock in (sock for pair in pairs for sock in pair):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            try:
-                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
-            except OSError:
-                pass
-            sock.close()
+        for sockets, pumps in pairs:
+            for sock in sockets:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
+                except OSError:
+                    pass
+            # A descriptor that is closed under a thread may be another connection's when the thread uses it.
+            for pump in pumps:
+                if pump is not threading.current_thread():
+                    pump.join()
+            for sock in sockets:
+                sock.close()
 
     def close(self):
         try:
@@ -131,10 +161,20 @@ class Transfer(NvmeTcpTest):
             os.write(fd, b"%08d" % number)
         for number, fd in enumerate(descriptors):
             self.assertEqual(read_exactly(fd, 8), b"%08d" % number)
-        self.assertEqual(self.drive.counter("relays in use"), STREAMS)
+        self.assertEqual(self.drive.counter("connections in use"), STREAMS)
         port = self.target.address[1]
         connections = self.shell(f"ss -Htn state established '( dport = {port} )'").splitlines()
         self.assertEqual(len(connections), 1, connections)
+
+
+class InheritedShim(NvmeTcpTest):
+    def test_the_target_does_not_reach_its_services_through_the_mount(self):
+        directory = self.scratch()
+        self.target = Target(self, LD_PRELOAD=csd.SHIM, NVSOCK_MOUNT=directory,
+                             ASAN_OPTIONS="verify_asan_link_order=0")  # the shim has no sanitizer
+        self.drive = self.mount(uri(self.target.address), directory=directory)
+        self.echo(100_000)
+        self.assertEqual(self.drive.counter("opens"), 1)
 
 
 class Cut(NvmeTcpTest):
@@ -168,7 +208,107 @@ class Cut(NvmeTcpTest):
             write_all(fd, b" and after")
             self.assertEqual(read_exactly(fd, 16), b"before and after", number)
             self.close(fd)
-        eventually(lambda: self.drive.counter("relays in use") == 0, 10)
+        eventually(lambda: self.drive.counter("connections in use") == 0, 10)
+
+
+class Ssh(test_clients.ClientTest):
+    CUTS = 10
+
+    def device(self):
+        self.target = Target(self, "--netns", self.inside.name, "--lease", str(LEASE))
+        self.cutter = Cutter(self, self.target.address, every=BULK // (self.CUTS + 1))
+        return uri(("127.0.0.1", self.cutter.port))
+
+    def setUp(self):
+        super().setUp()
+        self.sshd = test_clients.Sshd(self, self.inside)
+        self.file = self.scratch() + "/bulk"
+
+    def moves_through_ten_cuts(self, command):
+        self.cutter.cuts = self.CUTS
+        try:
+            digest = self.client(command, seconds=50).split()[0].decode()
+        except AssertionError as error:
+            self.fail(f"{error}\ncsdfs: {self.drive.log()}\ncsd-target: {self.target.log()}")
+        self.assertEqual(digest, csd.pattern_digest(BULK))
+        self.assertEqual(self.cutter.cuts, 0)
+        self.assertIn(f"reconnects: {self.CUTS}\n", self.drive.text("status"))
+        self.assertEqual(self.drive.counter("sessions lost"), 0)
+
+    def test_upload_survives_ten_cuts(self):
+        with open(self.file, "wb") as file:
+            file.write(csd.pattern(BULK))
+        self.moves_through_ten_cuts(f"{self.sshd.shell('sha256sum')} < {self.file}")
+
+    def test_download_survives_ten_cuts(self):
+        with open(self.file, "wb") as file:
+            file.write(csd.pattern(BULK))
+        self.moves_through_ten_cuts(f"set -o pipefail; {self.sshd.shell('cat ' + self.file)} | sha256sum")
+
+    def test_a_target_that_is_killed_is_an_error_within_the_lease(self):
+        command = self.sshd.shell("echo here; exec cat")
+        client = self.process(["bash", "-c", "exec " + command], env=self.environment, stdin=subprocess.PIPE)
+        self.assertEqual(client.stdout.readline(), b"here\n")
+        reader = Call(os.read, self.fd(self.drive.open(self.server(Server.manual, netns=self.inside).port)), 1)
+        self.assertTrue(reader.blocked())
+        self.target.kill()
+        with self.raises_errno(errno.ETIMEDOUT):
+            reader.result(LEASE + 2)  # it tries again once a second
+        self.assertEqual(client.wait(2 * csd.SLOW), 255)
+
+
+class Silent(NvmeTcpTest):
+    """A target that goes on living and says nothing: only a clock tells."""
+
+    def setUp(self):
+        self.target = Target(self, "--lease", str(self.LEASE))
+        self.drive = self.mount(uri(self.target.address))
+        self.addCleanup(self.target.process.send_signal, signal.SIGCONT)
+
+    def stop(self):
+        self.target.process.send_signal(signal.SIGSTOP)
+        eventually(lambda: csd.process_state(self.target.process.pid) == "T")
+
+
+class SilentForAWhile(Silent):
+    LEASE = 8  # less than it takes to notice: it counts from then
+
+    def test_nothing_is_lost(self):
+        idle, busy = self.open(self.server(Server.manual)), self.open(self.server(Server.echo))
+        reader = Call(os.read, idle, 1)
+        data = csd.pattern(8_000_000)
+        sender = Call(write_all, busy, data)
+        back = read_exactly(busy, 1_000_000)
+        self.stop()
+        eventually(lambda: "session: probing" in self.drive.text("status"), NOTICED + 2)
+        self.target.process.send_signal(signal.SIGCONT)
+        self.assertTrue(back + read_exactly(busy, len(data) - len(back)) == data)
+        sender.result()
+        self.assertTrue(reader.blocked())
+        self.assertEqual(self.drive.counter("sessions resumed"), 1)
+        self.assertEqual(self.drive.counter("sessions lost"), 0)
+
+
+class SilentForGood(Silent):
+    LEASE = 3
+
+    def test_everybody_has_an_error_and_csdfs_ends(self):
+        server = self.server(Server.manual)
+        idle, writing, polled = self.open(server), self.open(server), self.open(server)
+        reader = Call(os.read, idle, 1)
+        writer = Call(write_all, writing, bytes(64_000_000))
+        self.assertTrue(reader.blocked() and writer.blocked(), "nobody sends, nobody reads")
+        self.stop()
+        opener = Call(self.drive.open, server.port)
+        deadline = time.monotonic() + (NOTICED + self.LEASE + 2) * csd.SLOW
+        for call in (reader, writer, opener):
+            with self.raises_errno(errno.ETIMEDOUT):
+                call.result((deadline - time.monotonic()) / csd.SLOW)
+        self.assertTrue(csd.poll_now(polled, select.POLLIN, 1000) & select.POLLERR)
+        with self.raises_errno(errno.ENODEV):
+            self.drive.open(server.port)
+        self.assertEqual(self.drive.terminate(), 0)
+        self.assertFalse(csd.is_mounted(self.drive.path))
 
 
 class CutTls(Cut):
@@ -179,7 +319,8 @@ class CutTls(Cut):
 
 class Gone(NvmeTcpTest):
     def test_a_target_that_is_killed_is_an_error_for_everybody(self):
-        self.start()
+        self.target = Target(self, "--lease", str(LEASE))
+        self.drive = self.mount(uri(self.target.address))
         server = self.server(Server.manual)
         idle, writing, polled = self.open(server), self.open(server), self.open(server)
         reader = Call(os.read, idle, 1)

@@ -126,7 +126,7 @@ class Chaos(CsdTest):
 
     def settled(self, drive, descriptors):
         eventually(lambda: drive.text("connections").count("\n") == 1, 40, "no connection is left")
-        self.assertEqual(drive.counter("relays in use"), 0)
+        self.assertEqual(drive.counter("connections in use"), 0)
         self.assertEqual(len(os.listdir(f"/proc/{drive.pid}/fd")), descriptors)
 
     def test_behaving_drive_comes_out_clean(self):

@@ -26,12 +26,13 @@ HOST = "nqn.2014-08.org.nvmexpress:uuid:test"
 class Target:
     """csd-target, from its first line to a clean exit."""
 
-    def __init__(self, test, *options, listen="127.0.0.1:0"):
+    def __init__(self, test, *options, listen="127.0.0.1:0", **environment):
         # pylint: disable=consider-using-with
         self._log = tempfile.TemporaryFile(mode="w+")
         self._killed = False
         self.process = spawn([TARGET, "-v", "--listen", listen, "--nqn", NQN, *options], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=self._log, text=True)
+                             stdout=subprocess.PIPE, stderr=self._log, text=True,
+                             env={**os.environ, **environment})
         test.addCleanup(self._cleanup)
         line = self.process.stdout.readline()
         match = re.fullmatch(r"listening on (\S+), subsystem (\S+)\n", line)
