@@ -316,6 +316,8 @@ void Connection::fsync(fuse_req_t request) {
 bool Connection::answer_fsync(fuse_req_t request) {
   if (stream_->error() != 0) {
     fuse_reply_err(request, stream_->take_error());
+  } else if (stream_->broken()) {
+    fuse_reply_err(request, EIO);  // somebody was told why; nobody knows what of the bytes arrived
   } else if (stream_->unsent() == 0) {
     fuse_reply_err(request, 0);
   } else {
