@@ -12,6 +12,8 @@ import time
 
 import csd
 from csd import Call, CsdTest, Server, eventually, is_mounted, poll_now, process_state, read_exactly
+from test_nvme_tcp import uri
+from test_target import Target
 
 WRITER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR)\nwhile True: os.write(fd, bytes(65536))"
 READER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR); os.write(fd, b'!'); os.read(fd, 1)"
@@ -230,6 +232,21 @@ class Background(CsdTest):
                                  timeout=10 * csd.SLOW, check=False)
         self.assertEqual(started.returncode, 1)
         self.assertEqual(self.daemons(directory), [])
+
+    def test_it_ends_when_whoever_started_it_was_killed_meanwhile(self):
+        target = Target(self)
+        directory = tempfile.mkdtemp(prefix="csdt-")
+        self.addCleanup(os.rmdir, directory)
+        self.addCleanup(self.end, directory)
+        target.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(target.process.send_signal, signal.SIGCONT)
+        starter = csd.spawn([csd.CSDFS, uri(target.address), directory], stdin=subprocess.DEVNULL)
+        self.addCleanup(starter.wait)
+        eventually(lambda: len(self.daemons(directory)) == 2)
+        starter.kill()
+        target.process.send_signal(signal.SIGCONT)
+        eventually(lambda: not self.daemons(directory), 10)
+        self.assertFalse(is_mounted(directory))
 
     @staticmethod
     def daemons(directory):
