@@ -91,9 +91,12 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
     }
     case NVSOCK_IOC_PEER:
     case NVSOCK_IOC_LOCAL: {
-      if (stream_->state() != Stream::State::established) return void(fuse_reply_err(request, ENOTCONN));
-      nvsock_address answer{};
       const bool peer = command == NVSOCK_IOC_PEER;
+      const bool reset = peer && stream_->broken() && !stream_->is_datagram();
+      if (stream_->state() != Stream::State::established || reset) {
+        return void(fuse_reply_err(request, ENOTCONN));
+      }
+      nvsock_address answer{};
       if (const Stream::Addresses* told = stream_->addresses()) {
         answer.address = peer ? told->peer : told->local;
         answer.length = answer.address.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);

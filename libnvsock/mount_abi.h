@@ -44,7 +44,7 @@ struct nvsock_info {
   uint64_t stream;      /* the number `connections` lists */
 };
 
-/* Addresses; ENOTCONN before the connection is established. */
+/* Addresses; ENOTCONN before the connection is established, and for the peer's after a reset. */
 struct nvsock_address {
   uint32_t length; /* valid bytes of `address` */
   uint32_t pad;
