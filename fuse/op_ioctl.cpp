@@ -166,8 +166,8 @@ void Connection::answer_receive(fuse_req_t request, const void* in, size_t in_si
     if (stream_->error() != 0) return void(fuse_reply_err(request, stream_->take_error()));
     if (!stream_->receive_ended()) return void(fuse_reply_err(request, EAGAIN));
   }
-  fuse_reply_ioctl(request, static_cast<int>(size), answer, sizeof message + size);
-  if (!peeks && (size > 0 || (datagram && something))) stream_->consume(size);
+  const bool told = fuse_reply_ioctl(request, static_cast<int>(size), answer, sizeof message + size) == 0;
+  if (told && !peeks && (size > 0 || (datagram && something))) stream_->consume(size);
   serve_changes();
 }
 
