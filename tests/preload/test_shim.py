@@ -160,7 +160,7 @@ SAME = """
     blocking_connect blocking_refused_then_retried nonblocking_connect nonblocking_refused
     nonblocking_refused_told_by_connect select_for_connect connecting interrupted_connect connect_out_of_time
     python_timeouts cloexec_and_flags_kept owner_kept no_descriptor_left standard_descriptors_stay_free
-    mapped_ipv6 unspec_disconnects bound_before fast_open
+    mapped_ipv6 unspec_disconnects bound_before port_zero fast_open
     epoll_before_connect epoll_before_connect_edge epoll_before_connect_once epoll_before_blocking_connect
     two_epolls_before_connect edge_triggered_stream
     echo_bytes sendall_counted vectors stdio sendfile_to_it empty_operations

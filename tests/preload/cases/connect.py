@@ -176,6 +176,11 @@ def bound_before():
     return {"before": before[0], "bound": before[1] != 0, "connect": ok, "after": s.getsockname()[0]}
 
 
+def port_zero():
+    s = socket.socket()
+    return {"connect": attempt(s.connect, (HOST, 0)), "then": attempt(s.connect, (HOST, PORT))}
+
+
 def fast_open():
     s = socket.socket()
     out = {"sent": attempt(s.sendto, b"say 5\n", MSG_FASTOPEN, (HOST, PORT))}
