@@ -328,6 +328,8 @@ class Differing(Fixture):
             ("duplicate_before_connect", "127.0.0.1", "ENOTCONN"),
             ("no_free_descriptor", None, "EMFILE"),
             ("second_connect_after_nonblocking", [None, "EISCONN"], ["EISCONN", "EISCONN"]),
+            ("name_while_connecting", "127.0.0.1", "0.0.0.0"),
+            ("server_calls_on_a_client", ["EINVAL"] * 3, ["ENOTSOCK"] * 3),
             ("urgent_data", 1, "ENOTSUP"),  # Python's name of EOPNOTSUPP
             ("long_peek", 30000, 16368),
             ("signal_driven", True, False),

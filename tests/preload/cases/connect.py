@@ -36,7 +36,8 @@ def nonblocking_refused():
     s.setblocking(False)
     return {"connect": attempt(s.connect, (HOST, REFUSED)), "writable": masks(s, select.POLLOUT), "masks": masks(s),
             "error": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR),
-            "then": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "peer": attempt(s.getpeername)}
+            "then": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "peer": attempt(s.getpeername),
+            "name length": len(s.getsockname())}
 
 
 def nonblocking_refused_told_by_connect():
@@ -64,6 +65,7 @@ def connecting():
     s.setblocking(False)
     return {"connect": attempt(s.connect, (HOST, STALLED)), "again": attempt(s.connect, (HOST, STALLED)),
             "masks": masks(s, milliseconds=100), "peer": attempt(s.getpeername), "recv": attempt(s.recv, 1),
+            "name length": len(s.getsockname()),
             "error": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)}
 
 
