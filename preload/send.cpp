@@ -8,6 +8,7 @@
 //
 // On a flow of datagrams one writev() is one datagram. An empty one takes NVSOCK_IOC_SEND, because the kernel
 // does not pass on a write of nothing. A destination makes the descriptor the flow to it (become_flow()).
+// MSG_MORE is no hint there: ignored, it would make two datagrams of one. EOPNOTSUPP.
 #include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -68,7 +69,7 @@ ssize_t send_nothing(int fd, bool wait) {
 }
 
 ssize_t send_datagram(int fd, const iovec* iov, std::size_t count, int flags) {
-  if ((flags & MSG_OOB) != 0) return fail(EOPNOTSUPP);
+  if ((flags & (MSG_OOB | MSG_MORE)) != 0) return fail(EOPNOTSUPP);
   if (count > IOV_MAX) return fail(EMSGSIZE);
   const bool wait = (flags & MSG_DONTWAIT) == 0 && !is_nonblocking(fd);
   const IovCursor data(iov, count);
