@@ -71,9 +71,10 @@ ssize_t peek(int fd, const IovCursor to, bool wait, bool all) {
   const auto wanted = static_cast<ssize_t>(std::min<std::size_t>(to.left(), NVSOCK_MESSAGE_MAX));
   Deadline deadline;
   for (bool waited = false;; waited = true) {
+  bool ended = false;  // no more will come
     IovCursor here = to;
     const ssize_t n = receive_frame(fd, here, NVSOCK_PEEK);
-    if (n == 0 || !wait || (n < 0 && errno != EAGAIN) || n == wanted || (n > 0 && !all)) return n;
+    if (n == 0 || !wait || (n < 0 && errno != EAGAIN) || n == wanted || (n > 0 && (!all || ended))) return n;
     if (!waited) deadline = Deadline::of_option(fd, SO_RCVTIMEO);
     const int left = deadline.milliseconds_left();
     if (left == 0) return n > 0 ? n : fail(EAGAIN);
@@ -81,7 +82,7 @@ ssize_t peek(int fd, const IovCursor to, bool wait, bool all) {
     pollfd event{fd, static_cast<short>(n > 0 ? POLLRDHUP : POLLIN), 0};
     const int ready = ::poll(&event, 1, n > 0 ? kPeekNapMilliseconds : left);
     if (ready < 0 && (errno != EINTR || !would_restart(fd, SO_RCVTIMEO))) return n > 0 ? n : -1;
-    if (n > 0 && ready > 0) return n;  // no more will come
+    ended = n > 0 && ready > 0;  // what came just before the end is still to be seen
   }
 }
 
