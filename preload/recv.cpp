@@ -87,9 +87,13 @@ ssize_t peek(int fd, const IovCursor to, bool wait, bool all) {
 }
 
 ssize_t receive_all(int fd, IovCursor to) {
+// SO_RCVTIMEO is one time for all of it, where each read() would have its own.
   ssize_t total = 0;
+  const Deadline deadline = is_nonblocking(fd) ? Deadline() : Deadline::of_option(fd, SO_RCVTIMEO);
   while (to.left() != 0) {
     const iovec piece = to.piece();
+    pollfd more{fd, POLLIN, 0};
+    if (total != 0 && deadline.is_set() && ::poll(&more, 1, deadline.milliseconds_left()) <= 0) break;
     const ssize_t n =
         restarting(fd, SO_RCVTIMEO, [&] { return real::read(fd, piece.iov_base, piece.iov_len); });
     if (n < 0 && total == 0) return -1;

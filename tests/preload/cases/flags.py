@@ -41,6 +41,12 @@ def waitall():
             "end": s.recv(8, socket.MSG_WAITALL).hex()}
 
 
+def waitall_timeout():
+    s = connected(*["later 100 a"] * 10)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 350000))
+    return {"some": 0 < len(s.recv(10, socket.MSG_WAITALL)) < 10}
+
+
 def waitall_vectors():
     s = connected("later 50 abcd", "later 50 efgh")
     a, b = bytearray(3), bytearray(5)
