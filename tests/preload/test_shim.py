@@ -164,8 +164,8 @@ SAME = """
     epoll_before_connect epoll_before_connect_edge epoll_before_connect_once epoll_before_blocking_connect
     two_epolls_before_connect edge_triggered_stream
     echo_bytes sendall_counted vectors stdio sendfile_to_it empty_operations
-    peek peek_waits peek_wait_ends_with_the_stream peek_timeout waitall waitall_vectors waitall_nonblocking
-    dontwait dontwait_until_full discard urgent_and_errors addresses_of_senders many_messages
+    peek peek_waits peek_wait_ends_with_the_stream peek_timeout waitall waitall_timeout waitall_vectors
+    waitall_nonblocking dontwait dontwait_until_full discard discard_much urgent_and_errors addresses_of_senders many_messages
     rights_are_ignored fortified
     end_of_stream peer_closed_half peer_reset shutdown_both shutdown_read shutdown_write shutdown_unconnected
     sigpipe names options_kept options_set_after identity status byte_counts

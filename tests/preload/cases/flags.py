@@ -87,6 +87,13 @@ def discard():
             "rest": s.recv(99).hex()}
 
 
+def discard_much():
+    s = connected("say 9000")
+    until(lambda: struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0] == 9000)
+    return {"peeked": call("recv", s.fileno(), None, 10000, socket.MSG_TRUNC | socket.MSG_PEEK),
+            "discarded": call("recv", s.fileno(), None, 8999, socket.MSG_TRUNC), "rest": s.recv(99).hex()}
+
+
 def urgent_and_errors():
     s = connected("say 5")
     readable(s)
