@@ -23,6 +23,7 @@
 #include "preload/ours.hpp"
 #include "preload/real.hpp"
 #include "preload/signals.hpp"
+#include "preload/wait.hpp"
 
 namespace nvsock::preload {
 namespace {
@@ -60,11 +61,16 @@ constexpr std::size_t kMostPieces = 100;
 }
 
 ssize_t send_nothing(int fd, bool wait) {
-  for (;;) {
+  Deadline deadline;
+  for (bool waited = false;; waited = true) {
     nvsock_message head{};
     const long sent = ask(fd, NVSOCK_IOC_SEND(0), &head);
+    if (sent == 0 || errno != EAGAIN || !wait) return sent;
+    if (!waited) deadline = Deadline::of_option(fd, SO_SNDTIMEO);
     pollfd room{fd, POLLOUT, 0};
-    if (sent == 0 || errno != EAGAIN || !wait || ::poll(&room, 1, -1) < 0) return sent;
+    const int ready = ::poll(&room, 1, deadline.milliseconds_left());
+    if (ready == 0) return fail(EAGAIN);
+    if (ready < 0 && (errno != EINTR || !would_restart(fd, SO_SNDTIMEO))) return -1;
   }
 }
 
