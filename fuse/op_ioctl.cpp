@@ -13,6 +13,8 @@ namespace {
 
 using nvsock::Stream;
 
+static_assert(Stream::max_datagram == NVSOCK_DATAGRAM_MAX);
+
 template <typename T>
 void reply(fuse_req_t request, const T& answer) {
   fuse_reply_ioctl(request, 0, &answer, sizeof answer);

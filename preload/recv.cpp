@@ -36,7 +36,6 @@ namespace {
 
 constexpr int kPeekNapMilliseconds = 1;
 constexpr std::size_t kDiscardSize = 4096;
-constexpr std::size_t kLargestDatagram = 65507;
 constexpr std::size_t kMostPieces = 64;  // of a datagram whose end is watched
 
 // NVSOCK_IOC_RECV into `to`, once. The 16 KiB frame lives in this function alone. `whole`: of a datagram.
@@ -146,7 +145,7 @@ ssize_t read_datagram(int fd, const iovec* iov, std::size_t count, bool& cut) {
   const std::size_t size = IovCursor(iov, count).left();
   iovec longer[kMostPieces + 1];
   char behind;
-  if (size < kLargestDatagram && count <= kMostPieces) {
+  if (size < NVSOCK_DATAGRAM_MAX && count <= kMostPieces) {
     std::copy(iov, iov + count, longer);
     longer[count++] = {&behind, 1};
     iov = longer;

@@ -47,13 +47,12 @@ namespace {
   return sent;
 }
 
-constexpr std::size_t kLargestDatagram = 65507;
 // FUSE sends at most 256 pages at once, and each piece may touch two more than it fills: with more pieces
 // than this a datagram could leave as two.
 constexpr std::size_t kMostPieces = 100;
 
 [[gnu::noinline]] ssize_t send_joined(int fd, IovCursor data) {
-  unsigned char joined[kLargestDatagram];
+  unsigned char joined[NVSOCK_DATAGRAM_MAX];
   const std::size_t size = data.left();
   if (size > sizeof joined) return fail(EMSGSIZE);
   data.gather(joined, size);
