@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 
 import csd
 from csd import Call, CsdTest, Server, eventually, is_mounted, poll_now, process_state, read_exactly
@@ -420,6 +421,22 @@ class Idle(CsdTest):
         for stream in streams:
             os.write(stream, b"y")
         self.assertEqual({reader.result() for reader in readers}, {b"y"})
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "with one processor csdfs always sleeps")
+    def test_busy_poll_0_sleeps_at_once(self):
+        server = self.server(Server.echo)
+        used = {}
+        for microseconds in (0, 10000):
+            drive = self.mount(options=["-o", f"busy_poll={microseconds}"])
+            fd = self.fd(drive.open(server.port))
+            before = csd.cpu_ticks(drive.pid)
+            for _ in range(100):
+                os.write(fd, b"x")
+                self.assertEqual(os.read(fd, 1), b"x")
+                time.sleep(0.01)  # how csdfs spends it is the measurement
+            used[microseconds] = csd.cpu_ticks(drive.pid) - before
+            self.close(fd)
+        self.assertLess(4 * used[0], used[10000], used)
 
     @staticmethod
     def ticks_over(pid, seconds):
