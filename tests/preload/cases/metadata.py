@@ -73,6 +73,8 @@ def options_set_after():
     out["in time"] = 0.15 < time.monotonic() - start < 2
     out["unknown"] = attempt(s.setsockopt, socket.IPPROTO_TCP, 9999, 1)
     out["unknown get"] = attempt(s.getsockopt, socket.IPPROTO_TCP, 9999)
+    out["one byte"] = [attempt(s.setsockopt, socket.IPPROTO_IP, socket.IP_TOS, b"\x10"),
+                       s.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)]
     out["short"] = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1).hex()
     return out
 
