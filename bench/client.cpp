@@ -9,9 +9,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <span>
+
+#include "libnvsock/number.hpp"
 
 namespace bench {
 namespace {
@@ -69,8 +70,7 @@ class Channel {
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     uint16_t port = 0;
-    const char* end = order.target.data() + order.target.size();
-    if (std::from_chars(order.target.data(), end, port).ptr != end)
+    if (!nvsock::parse_number(order.target, port))
       return Error{EINVAL, "\"" + order.target + "\" is not a port"};
     address.sin_port = htons(port);
 

@@ -137,8 +137,8 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
 
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
-  const std::unique_ptr<ByteTransport> transport_;
   WritableWait writable_;
+  const std::unique_ptr<ByteTransport> transport_;
   const std::string peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
   std::unique_ptr<Clock::Timer> timer_;

@@ -95,10 +95,11 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
   return true;
 }
 
-void Connection::unpark(ParkedList& list, Parked* entry) {
-  list.remove(entry);
+bool Connection::unpark(ParkedList& list, Parked* entry) {
+  if (!list.remove(entry)) return false;
   entry->data = {};
   filesystem_.parked_pool().give_back(entry);
+  return true;
 }
 
 // A signal for a parked request. Until it is answered the caller cannot even be killed.
@@ -111,8 +112,7 @@ void Connection::give_up(Parked* entry, int error) {
   const fuse_req_t request = entry->request;
   const size_t done = entry->done;
   for (ParkedList* list : {&readers_, &writers_, &syncers_, &opener_waits_}) {
-    if (!list->remove(entry)) continue;
-    unpark(*list, entry);
+    if (!unpark(*list, entry)) continue;
     reply_moved(request, done, error);
     if (list == &opener_waits_) delete this;  // the open failed: there will be no RELEASE
     return;
@@ -281,11 +281,7 @@ bool Connection::answer_write(Parked& write) {
   if (write.data.size == 0) {
     fuse_reply_write(write.request, write.done);
   } else if (stream_->send_ended()) {
-    if (write.done > 0) {
-      fuse_reply_write(write.request, write.done);
-    } else {
-      fuse_reply_err(write.request, send_error());
-    }
+    reply_moved(write.request, write.done, write.done > 0 ? 0 : send_error());
   } else {
     return false;
   }
@@ -320,6 +316,8 @@ void Connection::fsync(fuse_req_t request) {
 bool Connection::answer_fsync(fuse_req_t request) {
   if (stream_->error() != 0) {
     fuse_reply_err(request, stream_->take_error());
+  } else if (stream_->broken()) {
+    fuse_reply_err(request, EIO);  // somebody was told why; nobody knows what of the bytes arrived
   } else if (stream_->unsent() == 0) {
     fuse_reply_err(request, 0);
   } else {

@@ -97,7 +97,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
 
   // False: a signal was there first, and the request is answered.
   bool park(ParkedList& list, Parked what, timeval timeout);
-  void unpark(ParkedList& list, Parked* entry);
+  bool unpark(ParkedList& list, Parked* entry);  // false: it is not in this list
   static void interrupted(fuse_req_t request, void* parked);
   void give_up(Parked* entry, int error);
   void arm_deadline();

@@ -140,10 +140,7 @@ void open_control(Filesystem& filesystem, fuse_req_t request, fuse_file_info inf
   // With allow_other, without default_permissions, the kernel does not look at the mode.
   const uid_t user = fuse_req_ctx(request)->uid;
   if (user != 0 && user != getuid()) return void(fuse_reply_err(request, EACCES));
-  OpenFile* file = new ControlFile(filesystem);
-  info.fh = reinterpret_cast<uintptr_t>(file);
-  info.direct_io = 1;
-  if (fuse_reply_open(request, &info) != 0) file->release();
+  reply_open(request, info, *new ControlFile(filesystem));
 }
 
 }  // namespace csdfs

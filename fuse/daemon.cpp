@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -43,7 +44,8 @@ void Daemon::ready() {
   // "/" is never on our own mount, and keeps no other file system busy.
   if (chdir("/") != 0) std::abort();
   const char mounted = 1;
-  if (write(to_parent_, &mounted, 1) != 1) std::abort();
+  // Whoever started us has given up meanwhile, and expects no mount.
+  if (write(to_parent_, &mounted, 1) != 1) std::raise(SIGTERM);
   close(to_parent_);
   to_parent_ = -1;
 }

@@ -9,7 +9,8 @@ class Daemon {
   // child is gone and then exits with its code; it does not return. Call before any thread exists.
   explicit Daemon(bool foreground);
 
-  // In the child: the mount works. Lets go of the terminal and the working directory.
+  // In the child: the mount works. Lets go of the terminal and the working directory. SIGTERM comes if the
+  // parent was killed meanwhile. REQUIRES: SIGPIPE is ignored.
   void ready();
 
  private:

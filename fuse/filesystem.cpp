@@ -182,11 +182,6 @@ void op_release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
 
 }  // namespace
 
-void OpenFile::poll(fuse_req_t request, fuse_pollhandle* handle) {
-  if (handle != nullptr) fuse_pollhandle_destroy(handle);
-  fuse_reply_poll(request, 0x145);  // POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM: a plain file
-}
-
 Filesystem::Filesystem(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log)
     : loop_(loop), device_(device), log_(log), publisher_(loop, device, log) {}
 

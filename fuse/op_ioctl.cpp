@@ -13,6 +13,8 @@ namespace {
 
 using nvsock::Stream;
 
+static_assert(Stream::max_datagram == NVSOCK_DATAGRAM_MAX);
+
 template <typename T>
 void reply(fuse_req_t request, const T& answer) {
   fuse_reply_ioctl(request, 0, &answer, sizeof answer);
@@ -91,9 +93,12 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
     }
     case NVSOCK_IOC_PEER:
     case NVSOCK_IOC_LOCAL: {
-      if (stream_->state() != Stream::State::established) return void(fuse_reply_err(request, ENOTCONN));
-      nvsock_address answer{};
       const bool peer = command == NVSOCK_IOC_PEER;
+      const bool reset = peer && stream_->broken() && !stream_->is_datagram();
+      if (stream_->state() != Stream::State::established || reset) {
+        return void(fuse_reply_err(request, ENOTCONN));
+      }
+      nvsock_address answer{};
       if (const Stream::Addresses* told = stream_->addresses()) {
         answer.address = peer ? told->peer : told->local;
         answer.length = answer.address.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
@@ -163,8 +168,8 @@ void Connection::answer_receive(fuse_req_t request, const void* in, size_t in_si
     if (stream_->error() != 0) return void(fuse_reply_err(request, stream_->take_error()));
     if (!stream_->receive_ended()) return void(fuse_reply_err(request, EAGAIN));
   }
-  fuse_reply_ioctl(request, static_cast<int>(size), answer, sizeof message + size);
-  if (!peeks && (size > 0 || (datagram && something))) stream_->consume(size);
+  const bool told = fuse_reply_ioctl(request, static_cast<int>(size), answer, sizeof message + size) == 0;
+  if (told && !peeks && (size > 0 || (datagram && something))) stream_->consume(size);
   serve_changes();
 }
 

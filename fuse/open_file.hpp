@@ -35,4 +35,8 @@ class OpenFile {
   ~OpenFile() = default;
 };
 
+// Answers OPEN with `file`, of which the kernel caches nothing. If the open was interrupted meanwhile, nobody
+// has the file, and it is released.
+void reply_open(fuse_req_t request, fuse_file_info info, OpenFile& file);
+
 }  // namespace csdfs

@@ -3,10 +3,11 @@
 #include <fuse_opt.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+
+#include "libnvsock/number.hpp"
 
 namespace csdfs {
 namespace {
@@ -114,12 +115,10 @@ constexpr Range connect_range{"connect_timeout", 1, 86400, "seconds"};
 constexpr Range drain_range{"drain_timeout", 1, 86400, "seconds"};
 constexpr Range busy_range{"busy_poll", 0, 10000, "microseconds"};
 
-bool parse_number(const Range& range, const char* text, unsigned& out, std::string& error) {
+bool parse_in_range(const Range& range, const char* text, unsigned& out, std::string& error) {
   if (text == nullptr) return true;
-  const char* const end = text + std::strlen(text);
   unsigned value = 0;
-  const auto [stopped, result] = std::from_chars(text, end, value);
-  if (result != std::errc{} || stopped != end || value < range.least || value > range.most) {
+  if (!nvsock::parse_number(text, value) || value < range.least || value > range.most) {
     error = std::string(range.name) + "=" + text + " is out of range (" + std::to_string(range.least) + "-" +
             std::to_string(range.most) + " " + range.unit + ")";
     return false;
@@ -179,9 +178,9 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   if (options.help || options.version) return options;
 
   std::string error;
-  if (!parse_number(connect_range, parsed.connect_timeout, options.connect_timeout, error) ||
-      !parse_number(drain_range, parsed.drain_timeout, options.drain_timeout, error) ||
-      !parse_number(busy_range, parsed.busy_poll, options.busy_poll, error)) {
+  if (!parse_in_range(connect_range, parsed.connect_timeout, options.connect_timeout, error) ||
+      !parse_in_range(drain_range, parsed.drain_timeout, options.drain_timeout, error) ||
+      !parse_in_range(busy_range, parsed.busy_poll, options.busy_poll, error)) {
     return nvsock::Error{EINVAL, error};
   }
   if (parsed.device == nullptr || parsed.mountpoint == nullptr) {

@@ -171,8 +171,9 @@ Result<bool> Publisher::publish(const Publication& what, Answered answered) {
 bool Publisher::unpublish(const Endpoint& inside, int error) {
   const auto found = ports_.extract(inside.text());
   if (found.empty()) return false;
-  found.mapped()->end(error);
-  log_.info("{} inside the drive is no longer published", inside.text());
+  Port& port = *found.mapped();
+  port.end(error);  // `inside` may belong to whoever was answered, and be gone
+  log_.info("{} inside the drive is no longer published", port.inside().text());
   return true;
 }
 

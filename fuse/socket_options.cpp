@@ -90,7 +90,9 @@ int SocketOptions::set(const nvsock_option& option) {
   const Known* kind = find_known(option.level, option.name);
   if (kind == nullptr) return ENOPROTOOPT;
   const uint32_t size = size_of(kind->type);
-  if (option.length > NVSOCK_OPTION_MAX || (kind->type != Type::text && option.length < size)) return EINVAL;
+  // Those of IP may be given in one byte (Linux: do_ip_setsockopt).
+  const uint32_t least = kind->type == Type::text ? 0 : option.level == IPPROTO_IP ? 1 : size;
+  if (option.length > NVSOCK_OPTION_MAX || option.length < least) return EINVAL;
 
   Entry entry{option.level, option.name, size, {}};
   std::memcpy(entry.value, option.value, std::min(size, option.length));

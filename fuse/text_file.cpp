@@ -20,10 +20,7 @@ class TextFile final : public OpenFile {
 }  // namespace
 
 void open_text(fuse_req_t request, fuse_file_info info, std::string text) {
-  OpenFile* file = new TextFile(std::move(text));
-  info.fh = reinterpret_cast<uintptr_t>(file);
-  info.direct_io = 1;
-  if (fuse_reply_open(request, &info) != 0) file->release();
+  reply_open(request, info, *new TextFile(std::move(text)));
 }
 
 void reply_text(fuse_req_t request, const std::string& text, size_t size, off_t offset,

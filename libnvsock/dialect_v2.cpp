@@ -61,17 +61,21 @@ DialectV2::~DialectV2() {
   if (!port_.stop() && !session_->quiet()) static_cast<void>(session_.release());
 }
 
+Result<bool> DialectV2::room_for_one(const std::string& failed) const {
+  if (streams_.size() + listeners_.size() >= max_streams_) {
+    return Error{ENFILE,
+                 failed + ": all " + std::to_string(max_streams_) + " streams of the drive are in use"};
+  }
+  if (session_->out_of_reach()) return Error{ENODEV, failed + ": the drive does not answer"};
+  return true;
+}
+
 Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
   if (endpoint.type == SocketType::datagram && largest_datagram_ == 0) {
     return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
   }
-  if (streams_.size() + listeners_.size() >= max_streams_) {
-    return Error{ENFILE, "cannot connect to " + endpoint.text() + ": all " + std::to_string(max_streams_) +
-                             " streams of the drive are in use"};
-  }
-  if (session_->out_of_reach()) {
-    return Error{ENODEV, "cannot connect to " + endpoint.text() + ": the drive does not answer"};
-  }
+  if (const Result<bool> room = room_for_one("cannot connect to " + endpoint.text()); !room)
+    return room.error();
   const uint32_t number = std::exchange(next_number_, next_number_ + 2);
   StreamV2& stream =
       *streams_.emplace(number, std::make_unique<StreamV2>(*this, number, endpoint, observer)).first->second;
@@ -85,11 +89,8 @@ Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog
                                          ListenerObserver* observer) {
   assert(backlog >= 1 && backlog <= max_backlog);
   if ((features_ & relay_v2::feature::listeners) == 0) return Dialect::listen(where, backlog, observer);
-  const std::string what = "cannot listen at " + where.text() + " inside the drive: ";
-  if (streams_.size() + listeners_.size() >= max_streams_) {
-    return Error{ENFILE, what + "all " + std::to_string(max_streams_) + " streams of the drive are in use"};
-  }
-  if (session_->out_of_reach()) return Error{ENODEV, what + "it does not answer"};
+  const Result<bool> room = room_for_one("cannot listen at " + where.text() + " inside the drive");
+  if (!room) return room.error();
   ListenerHandle handle(
       listeners_.emplace_back(std::make_unique<ListenerV2>(*this, where, backlog, observer)).get());
   session_->pump();

@@ -76,6 +76,8 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   void on_command(bool submitted) override;
   void on_link_message(const std::string& text) override;
 
+  // May one more stream or listener begin? If not, the error's sentence begins with `failed`.
+  Result<bool> room_for_one(const std::string& failed) const;
   StreamV2* find(uint64_t id) const;
   StreamV2* find_number(uint32_t number) const { return find(id_of(number)); }
   // Numbers of the drive's start over with each session, but streams of an old one may still be held.

@@ -1,10 +1,10 @@
 /* The ABI of a mount file: what csdfs answers beyond read, write and poll.
  *
- * A file under MOUNT/tcp *is* one connection, a file under MOUNT/udp one flow of datagrams, as a connected UDP
- * socket is: each read() takes one datagram, each write() of 1 to 65507 bytes sends one. Whatever several
- * processes may share (addresses, pending error, options, peeked bytes, half-close) lives in csdfs and is
- * reached by these ioctls; the preload shim keeps no state of its own. The commands carry their size
- * (asm-generic/ioctl.h), because the kernel copies "restricted" FUSE ioctls by it: at most 16383 bytes
+ * A file under MOUNT/tcp *is* one connection, a file under MOUNT/udp one flow of datagrams, as a connected
+ * UDP socket is: each read() takes one datagram, each write() of 1 to NVSOCK_DATAGRAM_MAX bytes sends one.
+ * Whatever several processes may share (addresses, pending error, options, peeked bytes, half-close) lives in
+ * csdfs and is reached by these ioctls; the preload shim keeps no state of its own. The commands carry their
+ * size (asm-generic/ioctl.h), because the kernel copies "restricted" FUSE ioctls by it: at most 16383 bytes
  * (14 bits).
  *
  * C and C++; no dependency beyond the kernel's and libc's headers. Integers are host byte order: both
@@ -25,7 +25,8 @@
  * tells the two apart without a question to csdfs (AT_STATX_DONT_SYNC). */
 #define NVSOCK_INO_CONNECTION (UINT64_C(1) << 63)
 #define NVSOCK_INO_DATAGRAM (UINT64_C(1) << 62)
-#define NVSOCK_IOC_TYPE 0xC5 /* unassigned in the kernel's ioctl-number.rst (6.12) */
+#define NVSOCK_DATAGRAM_MAX 65507u /* bytes in a datagram: UDP over IPv4 */
+#define NVSOCK_IOC_TYPE 0xC5       /* unassigned in the kernel's ioctl-number.rst (6.12) */
 
 /* Life of a connection as connect(2) callers see it. */
 enum nvsock_state {
@@ -44,7 +45,7 @@ struct nvsock_info {
   uint64_t stream;      /* the number `connections` lists */
 };
 
-/* Addresses; ENOTCONN before the connection is established. */
+/* Addresses; ENOTCONN before the connection is established, and for the peer's after a reset. */
 struct nvsock_address {
   uint32_t length; /* valid bytes of `address` */
   uint32_t pad;
@@ -53,9 +54,9 @@ struct nvsock_address {
 
 /* Socket options as setsockopt(2) and getsockopt(2) have them; `length` is in and out. SO_RCVTIMEO and
  * SO_SNDTIMEO are obeyed by plain read() and write(). Others are remembered and told, faithfully.
- * Setting SOL_SOCKET, SO_DOMAIN to AF_INET6 on an IPv4 connection makes it one of an IPv6 socket: from then on
- * the domain is AF_INET6 and both addresses are IPv4-mapped (RFC 4291 section 2.5.5.2).
- * ENOPROTOOPT: an option csdfs does not know. EINVAL: a length or value that it cannot have. */
+ * Setting SOL_SOCKET, SO_DOMAIN to AF_INET6 on an IPv4 connection makes it one of an IPv6 socket: from then
+ * on the domain is AF_INET6 and both addresses are IPv4-mapped (RFC 4291 section 2.5.5.2). ENOPROTOOPT: an
+ * option csdfs does not know. EINVAL: a length or value that it cannot have. */
 #define NVSOCK_OPTION_MAX 240u
 struct nvsock_option {
   int32_t level;

@@ -151,6 +151,10 @@ int connect_socket(int fd, const sockaddr* to, socklen_t size) {
     fail(ENETUNREACH);
     return logged(type, endpoint, "refused by NVSOCK_ROUTE", -1);
   }
+  if (endpoint.port == 0) {  // no service is there, and no file in the mount
+    fail(ECONNREFUSED);
+    return logged(type, endpoint, "no port", -1);
+  }
   const SavedOptions options = options_of(fd, to->sa_family, type);
   Text<INET6_ADDRSTRLEN + 16> name;
   name << (type == SOCK_DGRAM ? "udp/" : "tcp/") << endpoint;

@@ -1,6 +1,7 @@
 // Who is connected to whom, and the end of it: getpeername(), getsockname(), shutdown().
 #include "preload/names.hpp"
 
+#include <netinet/in.h>
 #include <string.h>
 
 #include <algorithm>
@@ -16,7 +17,13 @@ int tell_address(int fd, unsigned long request, sockaddr* to, socklen_t* size) {
   if (to == nullptr || size == nullptr) return fail(EFAULT);
   if (static_cast<int>(*size) < 0) return fail(EINVAL);
   nvsock_address address{};
-  if (ask(fd, request, &address) != 0) return -1;
+  if (ask(fd, request, &address) != 0) {
+    nvsock_info info{};
+    if (request != NVSOCK_IOC_LOCAL || errno != ENOTCONN || !describe(fd, info)) return -1;
+    // Not connected yet, or never: a socket has an address all the same, if only the one of no host.
+    address.address.ss_family = static_cast<sa_family_t>(info.domain);
+    address.length = info.domain == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  }
   const socklen_t length = std::min<socklen_t>(address.length, sizeof address.address);
   memcpy(to, &address.address, std::min(*size, length));
   *size = length;

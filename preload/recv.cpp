@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "preload/descriptor.hpp"
 #include "preload/iov.hpp"
@@ -35,7 +36,6 @@ namespace {
 
 constexpr int kPeekNapMilliseconds = 1;
 constexpr std::size_t kDiscardSize = 4096;
-constexpr std::size_t kLargestDatagram = 65507;
 constexpr std::size_t kMostPieces = 64;  // of a datagram whose end is watched
 
 // NVSOCK_IOC_RECV into `to`, once. The 16 KiB frame lives in this function alone. `whole`: of a datagram.
@@ -70,10 +70,11 @@ ssize_t receive_without_waiting(int fd, IovCursor to) {
 ssize_t peek(int fd, const IovCursor to, bool wait, bool all) {
   const auto wanted = static_cast<ssize_t>(std::min<std::size_t>(to.left(), NVSOCK_MESSAGE_MAX));
   Deadline deadline;
+  bool ended = false;  // no more will come
   for (bool waited = false;; waited = true) {
     IovCursor here = to;
     const ssize_t n = receive_frame(fd, here, NVSOCK_PEEK);
-    if (n == 0 || !wait || (n < 0 && errno != EAGAIN) || n == wanted || (n > 0 && !all)) return n;
+    if (n == 0 || !wait || (n < 0 && errno != EAGAIN) || n == wanted || (n > 0 && (!all || ended))) return n;
     if (!waited) deadline = Deadline::of_option(fd, SO_RCVTIMEO);
     const int left = deadline.milliseconds_left();
     if (left == 0) return n > 0 ? n : fail(EAGAIN);
@@ -81,13 +82,17 @@ ssize_t peek(int fd, const IovCursor to, bool wait, bool all) {
     pollfd event{fd, static_cast<short>(n > 0 ? POLLRDHUP : POLLIN), 0};
     const int ready = ::poll(&event, 1, n > 0 ? kPeekNapMilliseconds : left);
     if (ready < 0 && (errno != EINTR || !would_restart(fd, SO_RCVTIMEO))) return n > 0 ? n : -1;
-    if (n > 0 && ready > 0) return n;  // no more will come
+    ended = n > 0 && ready > 0;  // what came just before the end is still to be seen
   }
 }
 
+// SO_RCVTIMEO is one time for all of it, where each read() would have its own.
 ssize_t receive_all(int fd, IovCursor to) {
+  const Deadline deadline = is_nonblocking(fd) ? Deadline() : Deadline::of_option(fd, SO_RCVTIMEO);
   ssize_t total = 0;
   while (to.left() != 0) {
+    pollfd more{fd, POLLIN, 0};
+    if (total != 0 && deadline.is_set() && ::poll(&more, 1, deadline.milliseconds_left()) <= 0) break;
     const iovec piece = to.piece();
     const ssize_t n =
         restarting(fd, SO_RCVTIMEO, [&] { return real::read(fd, piece.iov_base, piece.iov_len); });
@@ -103,10 +108,14 @@ ssize_t receive(int fd, const iovec* iov, std::size_t count, int flags);
 
 [[gnu::noinline]] ssize_t discard(int fd, std::size_t size, int flags) {
   char nowhere[kDiscardSize];
+  iovec pieces[NVSOCK_MESSAGE_MAX / kDiscardSize + 1];  // all there, and enough for the longest peek
   ssize_t total = 0;
   do {
-    const iovec piece{nowhere, std::min(size - static_cast<std::size_t>(total), sizeof nowhere)};
-    const ssize_t n = receive(fd, &piece, 1, flags & ~MSG_TRUNC);
+    std::size_t left = size - static_cast<std::size_t>(total), count = 0;
+    for (; left != 0 && count < std::size(pieces); left -= pieces[count++].iov_len) {
+      pieces[count] = {nowhere, std::min(left, sizeof nowhere)};
+    }
+    const ssize_t n = receive(fd, pieces, count, flags & ~MSG_TRUNC);
     if (n < 0 && total == 0) return -1;
     if (n <= 0) break;
     total += n;
@@ -136,7 +145,7 @@ ssize_t read_datagram(int fd, const iovec* iov, std::size_t count, bool& cut) {
   const std::size_t size = IovCursor(iov, count).left();
   iovec longer[kMostPieces + 1];
   char behind;
-  if (size < kLargestDatagram && count <= kMostPieces) {
+  if (size < NVSOCK_DATAGRAM_MAX && count <= kMostPieces) {
     std::copy(iov, iov + count, longer);
     longer[count++] = {&behind, 1};
     iov = longer;

@@ -8,6 +8,7 @@
 //
 // On a flow of datagrams one writev() is one datagram. An empty one takes NVSOCK_IOC_SEND, because the kernel
 // does not pass on a write of nothing. A destination makes the descriptor the flow to it (become_flow()).
+// MSG_MORE is no hint there: ignored, it would make two datagrams of one. EOPNOTSUPP.
 #include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -22,6 +23,7 @@
 #include "preload/ours.hpp"
 #include "preload/real.hpp"
 #include "preload/signals.hpp"
+#include "preload/wait.hpp"
 
 namespace nvsock::preload {
 namespace {
@@ -45,13 +47,12 @@ namespace {
   return sent;
 }
 
-constexpr std::size_t kLargestDatagram = 65507;
 // FUSE sends at most 256 pages at once, and each piece may touch two more than it fills: with more pieces
 // than this a datagram could leave as two.
 constexpr std::size_t kMostPieces = 100;
 
 [[gnu::noinline]] ssize_t send_joined(int fd, IovCursor data) {
-  unsigned char joined[kLargestDatagram];
+  unsigned char joined[NVSOCK_DATAGRAM_MAX];
   const std::size_t size = data.left();
   if (size > sizeof joined) return fail(EMSGSIZE);
   data.gather(joined, size);
@@ -59,16 +60,21 @@ constexpr std::size_t kMostPieces = 100;
 }
 
 ssize_t send_nothing(int fd, bool wait) {
-  for (;;) {
+  Deadline deadline;
+  for (bool waited = false;; waited = true) {
     nvsock_message head{};
     const long sent = ask(fd, NVSOCK_IOC_SEND(0), &head);
+    if (sent == 0 || errno != EAGAIN || !wait) return sent;
+    if (!waited) deadline = Deadline::of_option(fd, SO_SNDTIMEO);
     pollfd room{fd, POLLOUT, 0};
-    if (sent == 0 || errno != EAGAIN || !wait || ::poll(&room, 1, -1) < 0) return sent;
+    const int ready = ::poll(&room, 1, deadline.milliseconds_left());
+    if (ready == 0) return fail(EAGAIN);
+    if (ready < 0 && (errno != EINTR || !would_restart(fd, SO_SNDTIMEO))) return -1;
   }
 }
 
 ssize_t send_datagram(int fd, const iovec* iov, std::size_t count, int flags) {
-  if ((flags & MSG_OOB) != 0) return fail(EOPNOTSUPP);
+  if ((flags & (MSG_OOB | MSG_MORE)) != 0) return fail(EOPNOTSUPP);
   if (count > IOV_MAX) return fail(EMSGSIZE);
   const bool wait = (flags & MSG_DONTWAIT) == 0 && !is_nonblocking(fd);
   const IovCursor data(iov, count);

@@ -23,6 +23,8 @@ class Deadline {
     return deadline;
   }
 
+  bool is_set() const { return at_ != kNever; }
+
   // As poll() takes it: -1 is forever.
   int milliseconds_left() const {
     if (at_ == kNever) return -1;

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 
 import csd
 from csd import Call, CsdTest, Server, eventually, is_mounted, poll_now, process_state, read_exactly
+from test_nvme_tcp import uri
+from test_target import Target
 
 WRITER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR)\nwhile True: os.write(fd, bytes(65536))"
 READER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR); os.write(fd, b'!'); os.read(fd, 1)"
@@ -231,6 +234,21 @@ class Background(CsdTest):
         self.assertEqual(started.returncode, 1)
         self.assertEqual(self.daemons(directory), [])
 
+    def test_it_ends_when_whoever_started_it_was_killed_meanwhile(self):
+        target = Target(self)
+        directory = tempfile.mkdtemp(prefix="csdt-")
+        self.addCleanup(os.rmdir, directory)
+        self.addCleanup(self.end, directory)
+        target.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(target.process.send_signal, signal.SIGCONT)
+        starter = csd.spawn([csd.CSDFS, uri(target.address), directory], stdin=subprocess.DEVNULL)
+        self.addCleanup(starter.wait)
+        eventually(lambda: len(self.daemons(directory)) == 2)
+        starter.kill()
+        target.process.send_signal(signal.SIGCONT)
+        eventually(lambda: not self.daemons(directory), 10)
+        self.assertFalse(is_mounted(directory))
+
     @staticmethod
     def daemons(directory):
         found = []
@@ -403,6 +421,22 @@ class Idle(CsdTest):
         for stream in streams:
             os.write(stream, b"y")
         self.assertEqual({reader.result() for reader in readers}, {b"y"})
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "with one processor csdfs always sleeps")
+    def test_busy_poll_0_sleeps_at_once(self):
+        server = self.server(Server.echo)
+        used = {}
+        for microseconds in (0, 10000):
+            drive = self.mount(options=["-o", f"busy_poll={microseconds}"])
+            fd = self.fd(drive.open(server.port))
+            before = csd.cpu_ticks(drive.pid)
+            for _ in range(100):
+                os.write(fd, b"x")
+                self.assertEqual(os.read(fd, 1), b"x")
+                time.sleep(0.01)  # how csdfs spends it is the measurement
+            used[microseconds] = csd.cpu_ticks(drive.pid) - before
+            self.close(fd)
+        self.assertLess(4 * used[0], used[10000], used)
 
     @staticmethod
     def ticks_over(pid, seconds):

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import os
 import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -13,6 +14,8 @@ import threading
 
 import csd
 from csd import (CSDFS, MIB, Call, CsdTest, Hole, Server, closed_port, eventually, pattern, pattern_digest, poll_now)
+from test_nvme_tcp import uri
+from test_target import Target
 
 BULK = int(20 * MIB * csd.SCALE)
 MOST_CONNECTIONS = 256
@@ -353,6 +356,20 @@ class Commands(Published):
         with self.raises_errno(errno.ENOTSUP):
             command(drive, "publish 8080 127.0.0.1:80\n")
         eventually(lambda: "inside the drive: it does not offer that (v1)" in drive.log())
+
+
+class Unanswered(CsdTest):
+    def test_a_signal_withdraws_what_the_drive_has_not_answered(self):
+        target = Target(self)
+        drive = self.mount(uri(target.address))
+        target.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(target.process.send_signal, signal.SIGCONT)
+        writer = self.process(["sh", "-c", f"echo publish 8080 127.0.0.1:80 > {drive.path}/ctl"])
+        eventually(lambda: "asking" in drive.text("published"))
+        writer.terminate()
+        self.assertEqual(writer.wait(10 * csd.SLOW), -signal.SIGTERM)
+        self.assertNotIn("8080", drive.text("published"))
+        self.assertIn("127.0.0.1:8080 inside the drive is no longer published", drive.log())
 
 
 class AtStart(CsdTest):

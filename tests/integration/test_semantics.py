@@ -818,6 +818,19 @@ class OnlyFiles(CsdTest):
         os.fsync(fd)
         self.assertEqual(ioctl_int(fd, csd.IOC_OUTQ), 0)
 
+    def test_fsync_fails_behind_a_reset_that_was_told(self):
+        server = self.server(Server.manual)
+        fd = self.fd(self.drive.open(server.port, os.O_NONBLOCK))
+        with self.raises_errno(errno.EAGAIN):
+            while True:
+                os.write(fd, csd.POOL)
+        server.peer().reset()
+        eventually(lambda: poll_now(fd, IN))
+        with self.raises_errno(errno.ECONNRESET):
+            os.read(fd, 1)
+        with self.raises_errno(errno.EIO):
+            os.fsync(fd)
+
     def test_size_and_type_let_readers_read(self):
         status = os.stat(self.drive.file(1))
         self.assertGreater(status.st_size, 0, "programs that splice or trust st_size would read nothing")

@@ -441,6 +441,15 @@ class Programs(Udp):
     def test_python_sees_the_same_as_inside_over_ipv6(self):
         self.compare("::1")
 
+    def test_a_datagram_is_not_sent_in_parts(self):
+        server = UdpServer(self, netns=self.space, echo=True)
+        client = ("import errno, socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10); "
+                  "s.connect(('127.0.0.1', int(sys.argv[1])))\n"
+                  "try: s.send(b'one ', socket.MSG_MORE)\n"
+                  "except OSError as error: print(errno.errorcode[error.errno])\n"
+                  "s.send(b'two'); print(s.recv(100).decode())")
+        self.assertEqual(self.preloaded([sys.executable, "-c", client, str(server.port)]).split(), ["ENOTSUP", "two"])
+
     def test_dig(self):
         server = self.space.spawn(["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=",
                                    "--no-resolv", "--no-hosts", "--edns-packet-max=4096", "--user=root", "--bind-interfaces",

@@ -160,12 +160,12 @@ SAME = """
     blocking_connect blocking_refused_then_retried nonblocking_connect nonblocking_refused
     nonblocking_refused_told_by_connect select_for_connect connecting interrupted_connect connect_out_of_time
     python_timeouts cloexec_and_flags_kept owner_kept no_descriptor_left standard_descriptors_stay_free
-    mapped_ipv6 unspec_disconnects bound_before fast_open
+    mapped_ipv6 unspec_disconnects bound_before port_zero fast_open
     epoll_before_connect epoll_before_connect_edge epoll_before_connect_once epoll_before_blocking_connect
     two_epolls_before_connect edge_triggered_stream
     echo_bytes sendall_counted vectors stdio sendfile_to_it empty_operations
-    peek peek_waits peek_wait_ends_with_the_stream peek_timeout waitall waitall_vectors waitall_nonblocking
-    dontwait dontwait_until_full discard urgent_and_errors addresses_of_senders many_messages
+    peek peek_waits peek_wait_ends_with_the_stream peek_timeout waitall waitall_timeout waitall_vectors
+    waitall_nonblocking dontwait dontwait_until_full discard discard_much urgent_and_errors addresses_of_senders many_messages
     rights_are_ignored fortified
     end_of_stream peer_closed_half peer_reset shutdown_both shutdown_read shutdown_write shutdown_unconnected
     sigpipe names options_kept options_set_after identity status byte_counts
@@ -328,6 +328,8 @@ class Differing(Fixture):
             ("duplicate_before_connect", "127.0.0.1", "ENOTCONN"),
             ("no_free_descriptor", None, "EMFILE"),
             ("second_connect_after_nonblocking", [None, "EISCONN"], ["EISCONN", "EISCONN"]),
+            ("name_while_connecting", "127.0.0.1", "0.0.0.0"),
+            ("server_calls_on_a_client", ["EINVAL"] * 3, ["ENOTSOCK"] * 3),
             ("urgent_data", 1, "ENOTSUP"),  # Python's name of EOPNOTSUPP
             ("long_peek", 30000, 16368),
             ("signal_driven", True, False),

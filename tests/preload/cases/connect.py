@@ -36,7 +36,8 @@ def nonblocking_refused():
     s.setblocking(False)
     return {"connect": attempt(s.connect, (HOST, REFUSED)), "writable": masks(s, select.POLLOUT), "masks": masks(s),
             "error": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR),
-            "then": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "peer": attempt(s.getpeername)}
+            "then": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "peer": attempt(s.getpeername),
+            "name length": len(s.getsockname())}
 
 
 def nonblocking_refused_told_by_connect():
@@ -64,6 +65,7 @@ def connecting():
     s.setblocking(False)
     return {"connect": attempt(s.connect, (HOST, STALLED)), "again": attempt(s.connect, (HOST, STALLED)),
             "masks": masks(s, milliseconds=100), "peer": attempt(s.getpeername), "recv": attempt(s.recv, 1),
+            "name length": len(s.getsockname()),
             "error": s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)}
 
 
@@ -174,6 +176,11 @@ def bound_before():
     before = s.getsockname()
     ok = attempt(s.connect, (HOST, PORT))
     return {"before": before[0], "bound": before[1] != 0, "connect": ok, "after": s.getsockname()[0]}
+
+
+def port_zero():
+    s = socket.socket()
+    return {"connect": attempt(s.connect, (HOST, 0)), "then": attempt(s.connect, (HOST, PORT))}
 
 
 def fast_open():

@@ -27,6 +27,18 @@ def second_connect_after_nonblocking():
     return [attempt(s.connect, (HOST, PORT)), attempt(s.connect, (HOST, PORT))]
 
 
+def name_while_connecting():
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex((HOST, STALLED))
+    return s.getsockname()[0]
+
+
+def server_calls_on_a_client():
+    s = connected()
+    return [attempt(s.bind, (HOST, 0)), attempt(s.listen), attempt(s.accept)]
+
+
 def urgent_data():
     return attempt(connected().send, b"x", socket.MSG_OOB)
 

@@ -19,7 +19,8 @@ def peer_closed_half():
 
 def peer_reset():
     s = connected("reset")
-    return {"recv": attempt(s.recv, 5), "then": attempt(s.recv, 5), "error": s.getsockopt(1, socket.SO_ERROR)}
+    return {"recv": attempt(s.recv, 5), "then": attempt(s.recv, 5), "error": s.getsockopt(1, socket.SO_ERROR),
+            "peer": attempt(s.getpeername), "name": attempt(s.getsockname)[0], "again": attempt(s.connect, (HOST, PORT))}
 
 
 def shutdown_both():

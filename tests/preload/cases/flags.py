@@ -41,6 +41,12 @@ def waitall():
             "end": s.recv(8, socket.MSG_WAITALL).hex()}
 
 
+def waitall_timeout():
+    s = connected(*["later 100 a"] * 10)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 350000))
+    return {"some": 0 < len(s.recv(10, socket.MSG_WAITALL)) < 10}
+
+
 def waitall_vectors():
     s = connected("later 50 abcd", "later 50 efgh")
     a, b = bytearray(3), bytearray(5)
@@ -79,6 +85,13 @@ def discard():
     return {"discarded": call("recv", s.fileno(), None, 4, socket.MSG_TRUNC),
             "peeked": call("recv", s.fileno(), bytes(2), 2, socket.MSG_TRUNC | socket.MSG_PEEK),
             "rest": s.recv(99).hex()}
+
+
+def discard_much():
+    s = connected("say 9000")
+    until(lambda: struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0] == 9000)
+    return {"peeked": call("recv", s.fileno(), None, 10000, socket.MSG_TRUNC | socket.MSG_PEEK),
+            "discarded": call("recv", s.fileno(), None, 8999, socket.MSG_TRUNC), "rest": s.recv(99).hex()}
 
 
 def urgent_and_errors():

@@ -2,6 +2,8 @@
 
 from client import *
 
+IP_MTU_DISCOVER, IP_RECVERR = 10, 11
+
 
 def names():
     s = connected()
@@ -31,6 +33,10 @@ def options_kept():
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 13)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 14000)
     s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x10)
+    s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 2)
+    s.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    attempt(s.setsockopt, socket.SOL_SOCKET, socket.SO_MARK, 5)  # root's
     before = read_options(s)
     s.connect((HOST, PORT))
     after = read_options(s)
@@ -44,7 +50,8 @@ def read_options(s):
         (socket.SOL_SOCKET, socket.SO_PRIORITY), (socket.IPPROTO_TCP, socket.TCP_NODELAY),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT), (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
-        (socket.IPPROTO_IP, socket.IP_TOS))}
+        (socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IP, IP_MTU_DISCOVER), (socket.IPPROTO_IP, IP_RECVERR),
+        (socket.SOL_SOCKET, socket.SO_BROADCAST), (socket.SOL_SOCKET, socket.SO_MARK))}
     structures = {name: s.getsockopt(socket.SOL_SOCKET, name, 16).hex()
                   for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_LINGER)}
     return {**integers, **structures}
@@ -66,6 +73,8 @@ def options_set_after():
     out["in time"] = 0.15 < time.monotonic() - start < 2
     out["unknown"] = attempt(s.setsockopt, socket.IPPROTO_TCP, 9999, 1)
     out["unknown get"] = attempt(s.getsockopt, socket.IPPROTO_TCP, 9999)
+    out["one byte"] = [attempt(s.setsockopt, socket.IPPROTO_IP, socket.IP_TOS, b"\x10"),
+                       s.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)]
     out["short"] = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1).hex()
     return out
 

@@ -107,6 +107,16 @@ TEST_F(SocketOptionsTest, impossible_microseconds_are_edom_and_change_nothing) {
   EXPECT_EQ(options.receive_timeout().tv_sec, 3);
 }
 
+TEST_F(SocketOptionsTest, options_of_ip_alone_may_be_one_byte) {
+  EXPECT_EQ(options.set(option(IPPROTO_IP, IP_TOS, uint8_t{0x10})), 0);
+  nvsock_option out = option(IPPROTO_IP, IP_TOS, int{0});
+  EXPECT_EQ(options.get(out), 0);
+  int value = 0;
+  std::memcpy(&value, out.value, sizeof value);
+  EXPECT_EQ(value, 0x10);
+  EXPECT_EQ(options.set(option(IPPROTO_TCP, TCP_NODELAY, uint8_t{1})), EINVAL);
+}
+
 TEST_F(SocketOptionsTest, negative_seconds_are_told_as_zero) {
   EXPECT_EQ(options.set(option(SOL_SOCKET, SO_RCVTIMEO, timeval{-5, 0})), 0);
   EXPECT_EQ(options.receive_timeout().tv_sec, 0);
