@@ -172,7 +172,8 @@ std::optional<TlsIdentity> parse_tls_identity(std::string_view text) {
                      .host = text.substr(first + 1, second - first - 1),
                      .subsystem = text.substr(second + 1)};
   parsed.subsystem = parsed.subsystem.substr(0, parsed.subsystem.find(' '));
-  if (parsed.host.size() > nvme::max_nqn || parsed.subsystem.size() > nvme::max_nqn) return std::nullopt;
+  if (parsed.host.empty() || parsed.host.size() > nvme::max_nqn || parsed.subsystem.size() > nvme::max_nqn)
+    return std::nullopt;
   return parsed;
 }
 

@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto identity = parse_tls_identity(text);
   if (identity) {
     check(identity->version <= 1, "a version is known");
-    check(identity->host.size() <= nvme::max_nqn && identity->subsystem.size() <= nvme::max_nqn,
+    check(!identity->host.empty() && identity->host.size() <= nvme::max_nqn &&
+              identity->subsystem.size() <= nvme::max_nqn,
           "names are bounded");
     const TlsKey any{.sha384 = false, .retained = true, .secret = TlsSecret(std::array<uint8_t, 32>{})};
     const auto psk = derive_tls_psk(any, identity->host, identity->subsystem, identity->version);

@@ -127,7 +127,7 @@ TEST(TlsKey, an_identity_names_both_ends) {
     EXPECT_EQ(identity->subsystem, "b");
   }
   for (const char* const text :
-       {"", "NVMe0R01", "NVMe0R01 a", "NVMe2R01 a b", "NVMe0G01 a b", "NVMe0R011 a b"})
+       {"", "NVMe0R01", "NVMe0R01 a", "NVMe0R01  b", "NVMe2R01 a b", "NVMe0G01 a b", "NVMe0R011 a b"})
     EXPECT_FALSE(parse_tls_identity(text)) << text;
   EXPECT_FALSE(parse_tls_identity("NVMe0R01 a " + std::string(224, 'b')));
 }
