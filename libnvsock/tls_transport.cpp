@@ -15,6 +15,8 @@ namespace {
 
 constexpr size_t record_size = SSL3_RT_MAX_PLAIN_LENGTH;
 constexpr size_t taken_at_once = 4 * record_size;
+// Of records: what is taken at once, and more than a peer makes us say by itself that reads what it is sent.
+constexpr size_t max_held = 2 * taken_at_once;
 // RFC 8446 section 5.5: 2^24.5 full records, of which a send makes up to 8.
 constexpr unsigned sends_a_key = 1 << 21;
 // RFC 8446 section 5.1: the types of records.
@@ -283,6 +285,7 @@ int TlsTransport::read(BIO* bio, char* to, int size) {
 }
 
 int TlsTransport::write(const char* from, int size) {
+  if (held_.size() + static_cast<size_t>(size) > max_held) return -1;
   held_.insert(held_.end(), from, from + size);
   return size;
 }

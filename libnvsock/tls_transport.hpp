@@ -10,9 +10,10 @@
 // and what it has to say of its own (the handshake, alerts, an answer to KeyUpdate) leaves with the next
 // send(). The handshake goes on in receive(); how long it may take is the user's business.
 //
-// Limits: 64 KiB of plaintext are taken at a time. So an end of a connection takes less than 150 KiB of
-// memory, OpenSSL's included; 15 KiB until it carries more than a few bytes. Keys are updated every 2^21
-// sends, before the limit of AES-GCM (RFC 8446 section 5.5). Threads: one at a time.
+// Limits: 64 KiB of plaintext are taken at a time. So an end of a connection takes less than 100 KiB of
+// memory, OpenSSL's included, and 15 KiB until it carries more than a few bytes. A peer that keeps asking for
+// new keys and does not read the answers is ended at 300 KiB. Keys are updated every 2^21 sends, before the
+// limit of AES-GCM (RFC 8446 section 5.5). Threads: one at a time.
 #pragma once
 
 #include <memory>

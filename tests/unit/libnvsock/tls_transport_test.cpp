@@ -1,6 +1,8 @@
 // TLS between two ends in one process: what crosses, what is refused and why, and that no wait is missed.
 #include "libnvsock/tls_transport.hpp"
 
+#include <openssl/ssl.h>
+
 #include <cerrno>
 
 #include "tests/unit/support.hpp"
@@ -256,6 +258,36 @@ TEST_F(TlsTransport, a_full_socket_is_waited_for) {
   EXPECT_EQ(errno, EAGAIN);
   run();
   EXPECT_TRUE(target->received == host->to_send);
+}
+
+// OpenSSL answers every request for new keys; a peer that does not read the answers must not fill our memory.
+TEST_F(TlsTransport, a_peer_that_asks_for_new_keys_and_reads_nothing_is_ended) {
+  connect(plain32, plain32);
+  static const TlsPsk psk = *derive_tls_psk(*parse_tls_key(plain32), host_nqn, csd_nqn, 1);
+  const std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  SSL_CTX_set_ciphersuites(context.get(), "TLS_AES_128_GCM_SHA256");
+  SSL_CTX_set_psk_use_session_callback(
+      context.get(),
+      [](SSL* ssl, const EVP_MD*, const unsigned char** identity, size_t* size, SSL_SESSION** session) {
+        const uint8_t suite[] = {0x13, 1};
+        *session = SSL_SESSION_new();
+        SSL_SESSION_set1_master_key(*session, psk.secret.bytes().data(), psk.secret.bytes().size());
+        SSL_SESSION_set_cipher(*session, SSL_CIPHER_find(ssl, suite));
+        SSL_SESSION_set_protocol_version(*session, TLS1_3_VERSION);
+        *identity = reinterpret_cast<const unsigned char*>(psk.identity.data());
+        *size = psk.identity.size();
+        return 1;
+      });
+  const std::unique_ptr<SSL, void (*)(SSL*)> peer(SSL_new(context.get()), SSL_free);
+  SSL_set_fd(peer.get(), host->socket.fd());
+  for (int i = 0; i < 10 && SSL_connect(peer.get()) != 1; ++i) target->step();
+  ASSERT_TRUE(SSL_is_init_finished(peer.get()));
+  for (int i = 0; i < 100'000 && target->error == 0; ++i) {
+    SSL_key_update(peer.get(), SSL_KEY_UPDATE_REQUESTED);
+    SSL_do_handshake(peer.get());
+    target->step();
+  }
+  EXPECT_EQ(target->error, EPROTO);
 }
 
 }  // namespace
