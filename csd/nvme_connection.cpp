@@ -29,6 +29,8 @@ constexpr uint16_t entries_before_connect = 1;
 // Receiving, one connection does not keep the others waiting for longer than so many calls.
 constexpr int receives_at_once = 16;
 constexpr size_t max_gather = 32;
+// Replies from this size on do not wait for others.
+constexpr uint32_t sent_at_once = 64 * 1024;
 
 }  // namespace
 
@@ -320,18 +322,35 @@ void NvmeConnection::respond(Request& request) {
   }
   std::copy_n(response, response_size, out.tail + out.tail_size);
   out.tail_size += response_size;
+  // While the next is made, the host is at work on this one, which is in the cache still.
+  if (out.data >= sent_at_once) send();
 }
 
 void NvmeConnection::give_back(Request& request) {
   if (request.buffer && request.buffer.capacity() == max_transfer) --large_taken_;
   request.buffer = {};
   free_.push_back(&request);
-  if (executor_ == nullptr || waiting_.empty()) return;
-  if (take_buffer(static_cast<Request&>(*waiting_.front())))
-    start_transfer(static_cast<Request&>(waiting_.pop()));
+}
+
+// False: nothing waits for a buffer that there is.
+bool NvmeConnection::start_waiting() {
+  if (executor_ == nullptr || waiting_.empty()) return false;
+  if (!take_buffer(static_cast<Request&>(*waiting_.front()))) return false;
+  start_transfer(static_cast<Request&>(waiting_.pop()));
+  return true;
 }
 
 void NvmeConnection::flush() {
+  do send();
+  while (start_waiting());
+  if (ending_ && !writable_.waiting() && !closed_) {
+    transport_->end();
+    shutdown(socket_.native_handle(), SHUT_WR);
+  }
+}
+
+// Runs no request, so that it may be called while one runs.
+void NvmeConnection::send() {
   while (!writable_.waiting() && !closed_ && transport_->sends(!outgoing_.empty())) {
     std::array<iovec, 3 * max_gather> parts;
     size_t count = 0;
@@ -357,10 +376,6 @@ void NvmeConnection::flush() {
       outgoing_.pop_front();
       if (request != nullptr) give_back(*request);
     }
-  }
-  if (ending_ && !writable_.waiting() && !closed_) {
-    transport_->end();
-    shutdown(socket_.native_handle(), SHUT_WR);
   }
 }
 

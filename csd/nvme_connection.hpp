@@ -94,7 +94,7 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   // Where the host has connected to: an IPv4 or IPv6 address, or one of family AF_UNSPEC.
   sockaddr_storage local() const;
 
-  // For the CompletionQueue: queues what the host is told, and sends what is queued.
+  // For the CompletionQueue: queues what the host is told, or sends it at once; and sends what is queued.
   void respond(Request& request);
   void flush();
 
@@ -123,6 +123,8 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
 
   Request* take_request();
   void give_back(Request& request);
+  bool start_waiting();
+  void send();
   bool take_buffer(Request& request);  // false: it has to wait
   void start_transfer(Request& request);
   void run(Request& request);
