@@ -240,6 +240,7 @@ bool NvmeConnection::take_buffer(Request& request) {
     return false;
   }
   request.data = request.buffer.data();
+  request.block = &request.buffer;
   return true;
 }
 

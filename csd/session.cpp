@@ -51,6 +51,13 @@ Session::Bytes Session::copy(std::span<const uint8_t> bytes) {
   return kept;
 }
 
+// Of a command that is about to complete with these bytes.
+Session::Bytes Session::keep(const Command& command, std::span<const uint8_t> bytes) {
+  const bool whole = command.block != nullptr && command.block->data() == command.data;
+  if (!whole || bytes.size() <= page_size) return copy(bytes);
+  return {.buffer = *command.block, .size = static_cast<uint32_t>(bytes.size())};
+}
+
 // Section 5.2: a session with a command that waits is never without.
 Clock::TimePoint Session::lease_end() const {
   const bool waits =
@@ -275,7 +282,7 @@ bool Session::make_batches() {
     if (batch.empty()) break;
     const uint32_t size = batch.finish(next_);
     waiting(next_).command = nullptr;
-    kept(next_) = copy(buffer.first(size));
+    kept(next_) = keep(*command, buffer.first(size));
     ++next_;
     complete(*command, status::success, size);
     made = true;

@@ -102,6 +102,7 @@ class Session final : private StreamOwner, private Acceptor {
 
   void remove_if_done(Channel& channel);
   Bytes copy(std::span<const uint8_t> bytes);
+  Bytes keep(const Command& command, std::span<const uint8_t> bytes);
   void complete(Command& command, uint16_t status, uint32_t dw0 = 0);
 
   const Surroundings around_;

@@ -10,6 +10,8 @@
 
 namespace nvsock {
 
+class BufferRef;
+
 namespace opcode {
 inline constexpr uint8_t identify = 0x06;
 inline constexpr uint8_t relay_v1 = 0xC0;
@@ -50,6 +52,9 @@ struct Command {
   uint32_t nsid = 0;
   uint32_t cdw10 = 0, cdw11 = 0, cdw12 = 0, cdw13 = 0, cdw14 = 0, cdw15 = 0;
   void* data = nullptr;  // page aligned
+  // The block that begins at `data`, for who executes the command and wants to keep the bytes: it is not
+  // written to again while somebody else refers to it. Null: they have to be copied.
+  const BufferRef* block = nullptr;
   uint32_t data_length = 0;
   // When it expires Linux resets the controller (facts: a PCIe drive) or reconnects (NVMe/TCP). Never 0,
   // which means the driver's default of 60 s.

@@ -351,6 +351,7 @@ bool SessionV2::fetch() {
         RxWait{.wait_ms = wait_ms(), .distance = static_cast<uint16_t>(sequence - next_rx_)});
     relay_v2::set_sequence(slot->command, sequence);
     slot->command.data = slot->buffer.data();
+    slot->command.block = &slot->buffer;
     slot->command.data_length = capabilities_.max_batch;
     slot->command.timeout = std::chrono::milliseconds(capabilities_.max_wait_ms) + command_margin;
     slot->command.may_block = true;
