@@ -13,7 +13,7 @@ namespace() { # its block device: the one that is neither the plain SSD nor a pa
 }
 
 target_starts() {
-  setsid csd-target --listen 127.0.0.1:4420 --nqn $nqn --size 64M --netns $drive >/run/target.log 2>&1 &
+  setsid csd-target --listen 127.0.0.1:4420 --nqn $nqn --size 64M --netns $drive --lease 15 >/run/target.log 2>&1 &
   within 10 listens || {
     cat /run/target.log
     return 1
@@ -183,7 +183,7 @@ target_gone() {
   target_ends KILL
   kill -s KILL $one
   within 5 gone $one
-  within 45 gone $other # the lease is 30 s
+  within 30 gone $other
   not wait $other
 }
 
