@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -156,7 +157,12 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1u, nvsock::DeviceUri::max_lease))
       ->capture_default_str();
   app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return failed({EINVAL, std::string(error.what()) + "; see csd-target --help"});
+  }
   if (options.nqn.empty()) options.nqn = default_nqn(options.listen);
   if (options.file.empty() && options.size == 0) options.size = default_size;
   return run(options);

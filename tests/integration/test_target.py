@@ -596,8 +596,10 @@ class Program(CsdTest):
     def failure(self, *options):
         run = subprocess.run([TARGET, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                              timeout=20 * csd.SLOW, check=False)
-        self.assertNotEqual(run.returncode, 0)
-        return run.stdout + run.stderr
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stdout, "")
+        self.assertRegex(run.stderr, r"\Acsd-target: [^\n]+\n\Z")
+        return run.stderr
 
     def test_sentences_name_what_is_wrong(self):
         self.assertIn('"127.0.0.1"', self.failure("--listen", "127.0.0.1"))
@@ -609,6 +611,8 @@ class Program(CsdTest):
         self.assertIn("no-such-namespace", self.failure("--netns", "no-such-namespace"))
         self.assertIn("/proc/none", self.failure("--file", "/proc/none", "--size", "1M"))
         self.assertIn("0 blocks", self.failure("--size", "100"))
+        self.assertIn("1 to 3600", self.failure("--lease", "0"))
+        self.assertIn("--frob", self.failure("--frob"))
 
     def test_an_address_in_use_is_told(self):
         target = Target(self)
