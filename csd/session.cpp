@@ -53,7 +53,7 @@ Session::Bytes Session::copy(std::span<const uint8_t> bytes) {
 
 // Of a command that is about to complete with these bytes.
 Session::Bytes Session::keep(const Command& command, std::span<const uint8_t> bytes) {
-  const bool whole = command.block != nullptr && command.block->data() == command.data;
+  const bool whole = command.block != nullptr && *command.block && command.block->data() == command.data;
   if (!whole || bytes.size() <= page_size) return copy(bytes);
   return {.buffer = *command.block, .size = static_cast<uint32_t>(bytes.size())};
 }
