@@ -109,17 +109,18 @@ void NvmeTcpQueue::submit(Command& command) {
   slot.command = &command;
   slot.deadline = std::chrono::steady_clock::now() + command.timeout;
   slot.answered = false;
-  slot.to_controller = nvme::direction_of(command) == Direction::to_controller;
-  slot.to_host = nvme::direction_of(command) == Direction::to_host;
   slot.offset = slot.end = 0;
 
-  const bool in_capsule = slot.to_controller && command.data_length <= nvme_tcp::admin_capsule_data;
+  const Direction direction = nvme::direction_of(command);
+  const bool in_capsule =
+      direction == Direction::to_controller && command.data_length <= nvme_tcp::admin_capsule_data;
   nvme::DataPointer data{.length = command.data_length};
   if (in_capsule && command.data_length > 0) data.kind = nvme::DataPointer::Kind::in_capsule;
   const uint32_t size = in_capsule ? command.data_length : 0;
   slot.head_size = nvme_tcp::encode_capsule_cmd(command, static_cast<uint16_t>(&slot - slots_.data()), data,
                                                 size, digests_, slot.head);
-  slot.to_controller = slot.to_controller && !in_capsule;  // what R2T may ask for
+  slot.to_host = direction == Direction::to_host;
+  slot.to_controller = direction == Direction::to_controller && !in_capsule;  // what R2T may ask for
   send(slot, 0, size);
 }
 
