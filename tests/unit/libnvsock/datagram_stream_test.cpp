@@ -73,16 +73,9 @@ class DatagramStreamTest : public ::testing::Test {
   void start() {
     drive_options.epoch = {1};
     start_drive();
-    relay_v2::Capabilities capabilities;
-    capabilities.features = drive_options.features;
-    capabilities.max_streams = drive_options.max_streams;
-    capabilities.max_batch = drive_options.max_batch;
-    capabilities.tx_window = drive_options.tx_window;
-    capabilities.rx_window = drive_options.rx_window;
-    capabilities.epoch = drive_options.epoch;
     DialectV2Options options;
     options.window = host_window;
-    dialect = std::make_unique<DialectV2>(clock, port, capabilities, options);
+    dialect = std::make_unique<DialectV2>(clock, port, csd::capabilities_of(drive_options), options);
     port.run();
   }
   void start_drive() {
