@@ -63,6 +63,7 @@ struct PortCommand : Command {
 class PassthroughTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    // tools/test demands root, so nothing is left out there.
     if (geteuid() != 0) GTEST_SKIP() << "mknod needs root";
     ring_refusal = 0;
     unknown_flags = rings = submit_refusals = 0;
@@ -152,6 +153,7 @@ class UringPortTest : public PassthroughTest, public ::testing::WithParamInterfa
     const auto controller = open_controller(name);
     ASSERT_TRUE(controller) << controller.error().text;
     auto made = make_uring_port(loop, *controller);
+    // Containers often forbid it; the kernels of tests/vm have it whatever this one says.
     if (!made) GTEST_SKIP() << "no io_uring: " << made.error().text;
     port = std::move(*made);
     EXPECT_EQ(rings, unknown_flags == 0 ? 1u : 2u);

@@ -135,19 +135,19 @@ TEST(TlsKey, an_identity_names_both_ends) {
 class TlsKeyFile : public ::testing::Test {
  protected:
   TlsKeyFile() {
-    EXPECT_NE(mkdtemp(folder_), nullptr);
-    path_ = std::string(folder_) + "/key";
+    EXPECT_NE(mkdtemp(folder_.data()), nullptr);
+    path_ = folder_ + "/key";
   }
   ~TlsKeyFile() override {
     unlink(path_.c_str());
-    rmdir(folder_);
+    rmdir(folder_.c_str());
   }
   void write(const std::string& text) const {
     std::ofstream(path_) << text;
     chmod(path_.c_str(), 0600);
   }
 
-  char folder_[32] = "/tmp/nvsock-test-XXXXXX";
+  std::string folder_ = ::testing::TempDir() + "nvsock-test-XXXXXX";
   std::string path_;
 };
 
