@@ -12,6 +12,7 @@
 #include <cstring>
 #include <span>
 
+#include "bench/loopback.hpp"
 #include "libnvsock/number.hpp"
 
 namespace bench {
@@ -66,13 +67,10 @@ class Channel {
   }
 
   static Result<Channel> connect_socket(const ClientOrder& order) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     uint16_t port = 0;
     if (!nvsock::parse_number(order.target, port))
       return Error{EINVAL, "\"" + order.target + "\" is not a port"};
-    address.sin_port = htons(port);
+    const sockaddr_in address = loopback(port);
 
     Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!fd) return system_error("socket");

@@ -1,9 +1,10 @@
 #include "bench/listening.hpp"
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <cerrno>
+
+#include "bench/loopback.hpp"
 
 namespace bench {
 namespace {
@@ -12,14 +13,6 @@ using namespace std::chrono_literals;
 
 constexpr auto start_limit = 5s;
 constexpr auto probe_interval = 10ms;
-
-sockaddr_in loopback(uint16_t port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(port);
-  return address;
-}
 
 // Another program may take it meanwhile; then ours ends, and says so.
 Result<uint16_t> free_port() {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bench/blocks.hpp"
+#include "bench/loopback.hpp"
 
 namespace bench {
 namespace {
@@ -110,9 +111,7 @@ int serve_all(int listener) {
 Result<Server> start_server(int cpu) {
   const Fd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!listener) return system_error("socket");
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  sockaddr_in address = loopback(0);
   socklen_t length = sizeof address;
   if (bind(listener.get(), reinterpret_cast<sockaddr*>(&address), length) < 0 ||
       listen(listener.get(), SOMAXCONN) < 0 ||
