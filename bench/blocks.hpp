@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <span>
 
-#include "libnvsock/result.hpp"
+#include "libnvsock/base/result.hpp"
 
 namespace bench {
 

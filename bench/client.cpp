@@ -13,7 +13,7 @@
 #include <span>
 
 #include "bench/loopback.hpp"
-#include "libnvsock/number.hpp"
+#include "libnvsock/base/number.hpp"
 
 namespace bench {
 namespace {

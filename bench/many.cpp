@@ -15,11 +15,11 @@
 
 #include "bench/echo_server.hpp"
 #include "bench/mount.hpp"
-#include "libnvsock/asio_clock.hpp"
-#include "libnvsock/dialect_v1.hpp"
-#include "libnvsock/dialect_v2.hpp"
-#include "libnvsock/emulated_port.hpp"
-#include "libnvsock/probe.hpp"
+#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/host/dialect_v1.hpp"
+#include "libnvsock/host/dialect_v2.hpp"
+#include "libnvsock/host/probe.hpp"
+#include "libnvsock/port/emulated_port.hpp"
 
 namespace bench {
 namespace {

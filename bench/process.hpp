@@ -14,7 +14,7 @@
 #include <variant>
 #include <vector>
 
-#include "libnvsock/result.hpp"
+#include "libnvsock/base/result.hpp"
 
 namespace bench {
 

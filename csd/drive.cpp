@@ -7,12 +7,12 @@
 #include <cstring>
 #include <string>
 
-#include "csd/session_table.hpp"
-#include "csd/socket_services.hpp"
-#include "libnvsock/asio_clock.hpp"
-#include "libnvsock/number.hpp"
-#include "libnvsock/random_id.hpp"
-#include "libnvsock/relay_v1.hpp"
+#include "csd/sockets/socket_services.hpp"
+#include "csd/v2/session_table.hpp"
+#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/base/number.hpp"
+#include "libnvsock/base/random_id.hpp"
+#include "libnvsock/relay/v1.hpp"
 
 namespace nvsock::csd {
 namespace {

@@ -1,7 +1,7 @@
 // The software CSD: what the drive does with an admin command, on real sockets.
 //
 // Speaks the first generation of the relay protocol, and with Firmware::second the second as well
-// (csd/session_table.hpp). Of the first, two ways to behave:
+// (csd/v2/session_table.hpp). Of the first, two ways to behave:
 //  - Firmware::shipped, as the firmware in the field: a connect or a write to a peer that does not read
 //  stalls
 //    every command of the drive, every failure is status 06h, and a reset by the peer leaves the relay's
@@ -16,11 +16,11 @@
 #include <memory>
 #include <vector>
 
-#include "csd/completion_queue.hpp"
-#include "csd/netns.hpp"
-#include "csd/relay.hpp"
-#include "libnvsock/command.hpp"
+#include "csd/base/completion_queue.hpp"
+#include "csd/sockets/netns.hpp"
+#include "csd/v1/relay.hpp"
 #include "libnvsock/device_uri.hpp"
+#include "libnvsock/nvme/command.hpp"
 
 namespace nvsock::csd {
 

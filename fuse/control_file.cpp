@@ -8,8 +8,8 @@
 
 #include "fuse/filesystem.hpp"
 #include "fuse/text_file.hpp"
-#include "libnvsock/number.hpp"
-#include "libnvsock/quoted.hpp"
+#include "libnvsock/base/number.hpp"
+#include "libnvsock/base/quoted.hpp"
 
 namespace csdfs {
 namespace {

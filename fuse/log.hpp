@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "libnvsock/dialect.hpp"
+#include "libnvsock/host/dialect.hpp"
 
 namespace csdfs {
 

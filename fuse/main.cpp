@@ -18,7 +18,7 @@
 #include "fuse/run_loop.hpp"
 #include "fuse/session.hpp"
 #include "fuse/stale_mount.hpp"
-#include "libnvsock/preload_shim.hpp"
+#include "libnvsock/base/preload_shim.hpp"
 
 namespace csdfs {
 namespace {

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <unordered_map>
 
-#include "libnvsock/endpoint.hpp"
+#include "libnvsock/socket/endpoint.hpp"
 
 namespace csdfs {
 

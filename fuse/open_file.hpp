@@ -7,7 +7,7 @@
 
 #include <cerrno>
 
-#include "libnvsock/buffer.hpp"
+#include "libnvsock/base/buffer.hpp"
 
 namespace csdfs {
 

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "libnvsock/number.hpp"
+#include "libnvsock/base/number.hpp"
 
 namespace csdfs {
 namespace {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "fuse/publisher.hpp"
-#include "libnvsock/result.hpp"
+#include "libnvsock/base/result.hpp"
 
 namespace csdfs {
 

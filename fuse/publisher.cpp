@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "libnvsock/quoted.hpp"
+#include "libnvsock/base/quoted.hpp"
 
 namespace csdfs {
 

@@ -2,8 +2,8 @@
 // here.
 //
 // A published port is a listener of the drive and the connections that came through it, each spliced with one
-// to the service. What is published stays so when the drive's session is lost (libnvsock/listener.hpp).
-// Threads: event loop only. Nothing blocks.
+// to the service. What is published stays so when the drive's session is lost
+// (libnvsock/socket/listener.hpp). Threads: event loop only. Nothing blocks.
 #pragma once
 
 #include <spdlog/logger.h>
@@ -15,7 +15,7 @@
 #include <string>
 
 #include "libnvsock/device.hpp"
-#include "libnvsock/stream_splice.hpp"
+#include "libnvsock/socket/stream_splice.hpp"
 
 namespace csdfs {
 

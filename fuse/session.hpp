@@ -12,7 +12,7 @@
 #include <string>
 
 #include "fuse/filesystem.hpp"
-#include "libnvsock/buffer.hpp"
+#include "libnvsock/base/buffer.hpp"
 
 namespace csdfs {
 

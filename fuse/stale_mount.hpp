@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "libnvsock/result.hpp"
+#include "libnvsock/base/result.hpp"
 
 namespace csdfs {
 

@@ -6,7 +6,7 @@
 
 #include <memory>
 
-#include "libnvsock/asio_clock.hpp"
+#include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/device.hpp"
 
 namespace csdfs {

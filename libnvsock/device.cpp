@@ -1,12 +1,12 @@
 #include "libnvsock/device.hpp"
 
-#include "libnvsock/dialect_v1.hpp"
-#include "libnvsock/dialect_v2.hpp"
-#include "libnvsock/emulated_port.hpp"
-#include "libnvsock/nvme_tcp_port.hpp"
-#include "libnvsock/passthrough_port.hpp"
-#include "libnvsock/probe.hpp"
-#include "libnvsock/random_id.hpp"
+#include "libnvsock/base/random_id.hpp"
+#include "libnvsock/host/dialect_v1.hpp"
+#include "libnvsock/host/dialect_v2.hpp"
+#include "libnvsock/host/probe.hpp"
+#include "libnvsock/port/emulated_port.hpp"
+#include "libnvsock/port/nvme_tcp_port.hpp"
+#include "libnvsock/port/passthrough_port.hpp"
 
 namespace nvsock {
 namespace {

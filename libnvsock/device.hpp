@@ -12,9 +12,9 @@
 #include <memory>
 #include <string>
 
-#include "libnvsock/asio_clock.hpp"
+#include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/device_uri.hpp"
-#include "libnvsock/dialect.hpp"
+#include "libnvsock/host/dialect.hpp"
 
 namespace nvsock {
 
@@ -40,8 +40,8 @@ class Device {
   }
 
   // Makes the drive listen at an address inside, and gives the connections that come; see
-  // libnvsock/listener.hpp. REQUIRES: 1 <= backlog <= max_backlog. ENOTSUP with a sentence where the drive
-  // cannot. The observer may be called before this returns. Destroy every handle before the device.
+  // libnvsock/socket/listener.hpp. REQUIRES: 1 <= backlog <= max_backlog. ENOTSUP with a sentence where the
+  // drive cannot. The observer may be called before this returns. Destroy every handle before the device.
   Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer) {
     return dialect_->listen(where, backlog, observer);
   }

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "libnvsock/number.hpp"
-#include "libnvsock/quoted.hpp"
-#include "libnvsock/relay_v1.hpp"
+#include "libnvsock/base/number.hpp"
+#include "libnvsock/base/quoted.hpp"
+#include "libnvsock/relay/v1.hpp"
 
 namespace nvsock {
 namespace {

@@ -1,7 +1,7 @@
 // Device URIs: which drive, by which way.
 //
 //   /dev/nvmeN[?relays=N][&passthrough=auto|io_uring|ioctl]
-//   nvme-tcp://..., unix:..., vsock:... (libnvsock/nvme_tcp_target.hpp)
+//   nvme-tcp://..., unix:..., vsock:... (libnvsock/port/nvme_tcp_address.hpp)
 //   emu:[?relays=N][&netns=NAME][&dialect=v1|v1-fixed|v2][&lease=S]
 //       [&faults=SEED][&reset_every=SIZE][&restart_every=SIZE][&gone_every=SIZE]
 //
@@ -14,13 +14,13 @@
 #include <string>
 #include <string_view>
 
-#include "libnvsock/nvme_tcp_target.hpp"
-#include "libnvsock/result.hpp"
+#include "libnvsock/base/result.hpp"
+#include "libnvsock/port/nvme_tcp_address.hpp"
 
 namespace nvsock {
 
-// What is to go wrong on purpose between the host and the embedded drive (csd/fault_port.hpp). Bytes are
-// those of batches that the host got across, both ways together; 0: never.
+// What is to go wrong on purpose between the host and the embedded drive (libnvsock/port/fault_port.hpp).
+// Bytes are those of batches that the host got across, both ways together; 0: never.
 struct FaultOptions {
   std::optional<uint64_t> seed;  // faults of all kinds that connections survive
   uint64_t reset_every = 0;      // the controller is reset

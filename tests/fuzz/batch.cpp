@@ -4,7 +4,7 @@
 // Input: one byte whose lowest bit is the side, then the batch.
 #include <vector>
 
-#include "libnvsock/relay_v2.hpp"
+#include "libnvsock/relay/v2.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {

@@ -1,7 +1,7 @@
 // Capability pages: what a drive of any kind may answer.
 #include <vector>
 
-#include "libnvsock/relay_v2.hpp"
+#include "libnvsock/relay/v2.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,7 +1,7 @@
 // Device URIs: within their limits, or refused in a sentence.
 #include "libnvsock/device_uri.hpp"
 
-#include "libnvsock/nvme_tcp_socket.hpp"
+#include "libnvsock/port/nvme_tcp_socket.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

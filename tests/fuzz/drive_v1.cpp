@@ -18,8 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "libnvsock/emulated_port.hpp"
-#include "libnvsock/relay_v1.hpp"
+#include "libnvsock/port/emulated_port.hpp"
+#include "libnvsock/relay/v1.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {

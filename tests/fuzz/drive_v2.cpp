@@ -13,8 +13,8 @@
 #include <set>
 #include <vector>
 
-#include "csd/session_table.hpp"
-#include "libnvsock/completion_delivery.hpp"
+#include "csd/v2/session_table.hpp"
+#include "libnvsock/nvme/completion_delivery.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/sim/virtual_clock.hpp"
 

@@ -1,5 +1,5 @@
 // Names of places inside the drive. What is taken has one spelling, which is taken too and stays as it is.
-#include "libnvsock/endpoint.hpp"
+#include "libnvsock/socket/endpoint.hpp"
 
 #include "tests/fuzz/fuzz.hpp"
 

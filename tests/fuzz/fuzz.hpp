@@ -10,7 +10,7 @@
 #include <span>
 #include <string_view>
 
-#include "libnvsock/bytes.hpp"
+#include "libnvsock/base/bytes.hpp"
 
 extern "C" __attribute__((visibility("default"))) int LLVMFuzzerTestOneInput(const uint8_t* data,
                                                                              size_t size);

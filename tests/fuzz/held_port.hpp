@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "libnvsock/command_port.hpp"
+#include "libnvsock/nvme/command_port.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace nvsock::fuzz {

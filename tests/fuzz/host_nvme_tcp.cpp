@@ -8,7 +8,7 @@
 #include <array>
 #include <vector>
 
-#include "libnvsock/nvme_tcp_queue.hpp"
+#include "libnvsock/port/nvme_tcp_queue.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {

@@ -2,7 +2,7 @@
 // or write where it must not, use a page the drive has, or deliver bytes that were not sent.
 //
 // Input: one byte of traits, then steps (see step()).
-#include "libnvsock/dialect_v1.hpp"
+#include "libnvsock/host/dialect_v1.hpp"
 #include "tests/fuzz/held_port.hpp"
 #include "tests/fuzz/programs.hpp"
 

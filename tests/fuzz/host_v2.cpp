@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "libnvsock/dialect_v2.hpp"
+#include "libnvsock/host/dialect_v2.hpp"
 #include "tests/fuzz/held_port.hpp"
 #include "tests/fuzz/programs.hpp"
 #include "tests/sim/virtual_clock.hpp"

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "libnvsock/nvme_tcp.hpp"
-#include "libnvsock/relay_v2.hpp"
+#include "libnvsock/nvme/tcp_pdu.hpp"
+#include "libnvsock/relay/v2.hpp"
 
 namespace fs = std::filesystem;
 using namespace nvsock::relay_v2;

@@ -2,11 +2,10 @@
 //
 // Input: flags (bit 0 the sender, bit 1 header digests, bit 2 data digests, the rest how it is cut), the
 // stream.
-#include "libnvsock/nvme_tcp.hpp"
-
 #include <string>
 #include <vector>
 
+#include "libnvsock/nvme/tcp_pdu.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "libnvsock/dialect.hpp"
+#include "libnvsock/host/dialect.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace nvsock::fuzz {

@@ -1,7 +1,7 @@
 // Session requests: what any host may attach with.
 #include <vector>
 
-#include "libnvsock/relay_v2.hpp"
+#include "libnvsock/relay/v2.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -2,7 +2,7 @@
 // that come and go, and time. What it answers are well-formed PDUs with right digests.
 //
 // Input: steps (see step()).
-#include "csd/subsystem.hpp"
+#include "csd/target/subsystem.hpp"
 
 #include <fcntl.h>
 #include <sys/socket.h>

@@ -1,7 +1,7 @@
 // TLS keys and PSK identities as text: what is taken is of a size that TLS can use, and names both ends.
-#include "libnvsock/tls_key.hpp"
+#include "libnvsock/nvme/tls_key.hpp"
 
-#include "libnvsock/nvme_queue.hpp"
+#include "libnvsock/nvme/queue_entry.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

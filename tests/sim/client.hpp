@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "libnvsock/dialect.hpp"
+#include "libnvsock/host/dialect.hpp"
 #include "tests/sim/pattern.hpp"
 #include "tests/sim/random.hpp"
 #include "tests/sim/services.hpp"

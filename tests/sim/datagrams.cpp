@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "libnvsock/bytes.hpp"
+#include "libnvsock/base/bytes.hpp"
 
 namespace nvsock::sim {
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "csd/service.hpp"
-#include "libnvsock/dialect.hpp"
+#include "csd/sockets/service.hpp"
+#include "libnvsock/host/dialect.hpp"
 #include "tests/sim/pattern.hpp"
 #include "tests/sim/random.hpp"
 #include "tests/sim/story.hpp"

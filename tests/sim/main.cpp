@@ -14,7 +14,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "libnvsock/number.hpp"
+#include "libnvsock/base/number.hpp"
 #include "tests/sim/world.hpp"
 
 namespace {

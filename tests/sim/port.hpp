@@ -1,13 +1,13 @@
-// The way between host and drive, with all that may happen on it (csd/fault_port.hpp), watched from both
-// sides.
+// The way between host and drive, with all that may happen on it (libnvsock/port/fault_port.hpp), watched
+// from both sides.
 #pragma once
 
 #include <functional>
 #include <set>
 
-#include "csd/completion_queue.hpp"
-#include "csd/fault_port.hpp"
-#include "csd/session_table.hpp"
+#include "csd/base/completion_queue.hpp"
+#include "csd/v2/session_table.hpp"
+#include "libnvsock/port/fault_port.hpp"
 #include "tests/sim/random.hpp"
 #include "tests/sim/referee.hpp"
 #include "tests/sim/story.hpp"

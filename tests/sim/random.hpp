@@ -1,7 +1,7 @@
 // All chance of a run comes from its seed.
 #pragma once
 
-#include "csd/random.hpp"
+#include "libnvsock/base/random.hpp"
 
 namespace nvsock::sim {
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "libnvsock/relay_v2.hpp"
+#include "libnvsock/relay/v2.hpp"
 #include "tests/sim/story.hpp"
 
 namespace nvsock::sim {

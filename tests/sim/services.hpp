@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 
-#include "csd/service.hpp"
+#include "csd/sockets/service.hpp"
 #include "tests/sim/datagrams.hpp"
 #include "tests/sim/pattern.hpp"
 #include "tests/sim/random.hpp"

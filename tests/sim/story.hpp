@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "libnvsock/clock.hpp"
+#include "libnvsock/base/clock.hpp"
 
 namespace nvsock::sim {
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "libnvsock/clock.hpp"
+#include "libnvsock/base/clock.hpp"
 
 namespace nvsock::sim {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "csd/session_table.hpp"
-#include "libnvsock/dialect_v2.hpp"
+#include "csd/v2/session_table.hpp"
+#include "libnvsock/host/dialect_v2.hpp"
 #include "tests/sim/client.hpp"
 #include "tests/sim/datagrams.hpp"
 #include "tests/sim/port.hpp"

@@ -13,10 +13,10 @@
 #include <utility>
 #include <vector>
 
-#include "libnvsock/asio_clock.hpp"
-#include "libnvsock/dialect_v2.hpp"
-#include "libnvsock/emulated_port.hpp"
-#include "libnvsock/probe.hpp"
+#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/host/dialect_v2.hpp"
+#include "libnvsock/host/probe.hpp"
+#include "libnvsock/port/emulated_port.hpp"
 #include "tests/unit/support.hpp"
 
 namespace {

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <utility>
 
-#include "libnvsock/result.hpp"
+#include "libnvsock/base/result.hpp"
 
 namespace nvsock::test {
 

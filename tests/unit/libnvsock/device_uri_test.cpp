@@ -1,7 +1,7 @@
 // Device URIs: what they mean, and that a wrong part is named.
 #include "libnvsock/device_uri.hpp"
 
-#include "libnvsock/quoted.hpp"
+#include "libnvsock/base/quoted.hpp"
 #include "tests/unit/support.hpp"
 
 namespace nvsock {

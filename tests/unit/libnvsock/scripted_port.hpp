@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "libnvsock/dialect_v1.hpp"
+#include "libnvsock/host/dialect_v1.hpp"
 
 namespace nvsock::test {
 

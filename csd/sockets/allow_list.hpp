@@ -1,0 +1,29 @@
+// Which addresses inside the drive streams may reach. Threads: any.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "csd/sockets/resolver.hpp"
+#include "libnvsock/base/result.hpp"
+
+namespace nvsock::csd {
+
+// A list of HOST:PORT; without entries it allows everything.
+class AllowList {
+ public:
+  // HOST is an address, IPv6 in brackets, or * for all; PORT a number, a service name, or * for all. EINVAL
+  // with a sentence.
+  Result<bool> add(std::string_view text);
+  bool allows(const SocketAddress& address) const;
+
+ private:
+  struct Entry {
+    SocketAddress address;  // family AF_UNSPEC: all
+    uint16_t port = 0;      // 0: all
+  };
+  std::vector<Entry> entries_;
+};
+
+}  // namespace nvsock::csd

@@ -1,0 +1,156 @@
+#include "csd/target/target_listener.hpp"
+
+#include <linux/vm_sockets.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "libnvsock/base/number.hpp"
+#include "libnvsock/base/quoted.hpp"
+#include "libnvsock/base/socket_address.hpp"
+#include "libnvsock/socket/endpoint.hpp"
+
+namespace nvsock::csd {
+namespace {
+
+constexpr size_t max_connections = 64;
+constexpr int backlog = 64;
+// After an accept that failed for want of descriptors: the connection stays readable.
+constexpr auto accept_pause = std::chrono::milliseconds(100);
+
+Error wrong(std::string_view address, const std::string& why) {
+  return {EINVAL, "address " + quoted(address) + ": " + why};
+}
+
+Result<SocketAddress> parse_unix(std::string_view address, std::string_view path) {
+  SocketAddress parsed;
+  auto& name = reinterpret_cast<sockaddr_un&>(parsed.bytes);
+  if (path.empty() || path.size() >= sizeof name.sun_path)
+    return wrong(address,
+                 "a path of 1 to " + std::to_string(sizeof name.sun_path - 1) + " bytes is expected");
+  name.sun_family = AF_UNIX;
+  path.copy(name.sun_path, path.size());
+  parsed.size = sizeof name;
+  return parsed;
+}
+
+Result<SocketAddress> parse_vsock(std::string_view address, std::string_view rest) {
+  SocketAddress parsed;
+  auto& name = reinterpret_cast<sockaddr_vm&>(parsed.bytes);
+  name.svm_family = AF_VSOCK;
+  const size_t colon = rest.find(':');
+  const std::string_view cid = rest.substr(0, colon);
+  name.svm_cid = VMADDR_CID_ANY;
+  if (colon == rest.npos || !parse_number(rest.substr(colon + 1), name.svm_port) ||
+      (cid != "any" && !parse_number(cid, name.svm_cid)))
+    return wrong(address, "vsock:CID:PORT is expected, with numbers, or any for the CID");
+  parsed.size = sizeof name;
+  return parsed;
+}
+
+Result<SocketAddress> parse_address(std::string_view address) {
+  if (address.starts_with("unix:")) return parse_unix(address, address.substr(5));
+  if (address.starts_with("vsock:")) return parse_vsock(address, address.substr(6));
+  SocketAddress parsed;
+  const bool any_port = address.ends_with(":0");
+  // Port 0 is none to connect to.
+  Result<Endpoint> endpoint =
+      any_port ? parse_host(address.substr(0, address.size() - 2)) : parse_endpoint(address);
+  if (!endpoint) return endpoint.error();
+  if (any_port) endpoint->port = 0;
+  parsed.size = endpoint->to_sockaddr(parsed.bytes);
+  if (parsed.size == 0) return wrong(address, "an IPv4 or IPv6 address is expected, not a name");
+  return parsed;
+}
+
+std::string text_of(const sockaddr_storage& address) {
+  switch (address.ss_family) {
+    case AF_INET:
+    case AF_INET6:
+      return endpoint_of(address).text();
+    case AF_VSOCK: {
+      const auto& vm = reinterpret_cast<const sockaddr_vm&>(address);
+      const std::string cid = vm.svm_cid == VMADDR_CID_ANY ? "any" : std::to_string(vm.svm_cid);
+      return "vsock:" + cid + ':' + std::to_string(vm.svm_port);
+    }
+    default:
+      return "unix";
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& loop, Subsystem& subsystem,
+                                                             std::string_view address, const Log& log) {
+  Result<SocketAddress> where = parse_address(address);
+  if (!where) return where.error();
+  const int family = where->bytes.ss_family;
+  const auto fail = [&](int code) {
+    return Error{code, "cannot listen on " + quoted(address) + ": " + std::strerror(code)};
+  };
+  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return fail(errno);
+  std::unique_ptr<TargetListener> listener(new TargetListener(loop, subsystem, fd, log));
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const std::string path = family == AF_UNIX ? std::string(address.substr(5)) : "";
+  // What a target that was killed has left.
+  struct stat left {};
+  if (!path.empty() && stat(path.c_str(), &left) == 0 && S_ISSOCK(left.st_mode)) unlink(path.c_str());
+  if (bind(fd, where->get(), where->size) != 0) return fail(errno);
+  listener->unix_path_ = path;
+  if (::listen(fd, backlog) != 0) return fail(errno);
+  socklen_t size = sizeof where->bytes;
+  getsockname(fd, reinterpret_cast<sockaddr*>(&where->bytes), &size);
+  listener->text_ = family == AF_UNIX ? std::string(address) : text_of(where->bytes);
+  listener->await();
+  return listener;
+}
+
+TargetListener::TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log)
+    : subsystem_(subsystem), log_(log), socket_(loop, fd), pause_(loop) {}
+
+TargetListener::~TargetListener() {
+  if (!unix_path_.empty()) unlink(unix_path_.c_str());
+  for (const auto& connection : connections_) {
+    if (const auto held = connection.lock()) held->close();
+  }
+}
+
+void TargetListener::await() {
+  socket_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& cancelled) {
+    if (!cancelled) accept();
+  });
+}
+
+void TargetListener::accept() {
+  sockaddr_storage peer{};
+  socklen_t size = sizeof peer;
+  const int fd = accept4(socket_.native_handle(), reinterpret_cast<sockaddr*>(&peer), &size,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+    pause_.expires_after(accept_pause);
+    return pause_.async_wait([this](const asio::error_code& cancelled) {
+      if (!cancelled) await();
+    });
+  }
+  if (fd >= 0) {
+    std::erase_if(connections_, [](const auto& connection) { return connection.expired(); });
+    if (connections_.size() < max_connections) {
+      connections_.push_back(subsystem_.add(fd, text_of(peer)));
+    } else {
+      ::close(fd);
+      if (log_)
+        log_(LogLevel::warning, text_of(peer) + ": closed at once, there are " +
+                                    std::to_string(max_connections) + " connections already");
+    }
+  }
+  await();
+}
+
+}  // namespace nvsock::csd

@@ -1,0 +1,45 @@
+// Where hosts reach a CSD: a listening socket, over TCP, a Unix socket or AF_VSOCK.
+//
+// Limit: 64 connections; a further one is closed at once. Threads: event loop only.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/steady_timer.hpp>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "csd/target/subsystem.hpp"
+#include "libnvsock/base/result.hpp"
+
+namespace nvsock::csd {
+
+class TargetListener {
+ public:
+  // `address`: ADDRESS:PORT (port 0: any that is free), unix:PATH, whose socket is made, or vsock:CID:PORT,
+  // with CID a number or "any".
+  static Result<std::unique_ptr<TargetListener>> open(asio::io_context& loop, Subsystem& subsystem,
+                                                      std::string_view address, const Log& log);
+  ~TargetListener();  // ends all connections
+  TargetListener(const TargetListener&) = delete;
+  TargetListener& operator=(const TargetListener&) = delete;
+
+  const std::string& text() const { return text_; }  // the address, with the port that was chosen
+
+ private:
+  TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log);
+  void await();
+  void accept();
+
+  Subsystem& subsystem_;
+  const Log& log_;
+  asio::posix::stream_descriptor socket_;
+  asio::steady_timer pause_;
+  std::string text_;
+  std::string unix_path_;  // to be removed
+  std::vector<std::weak_ptr<NvmeConnection>> connections_;
+};
+
+}  // namespace nvsock::csd

@@ -1,0 +1,169 @@
+// csd-target: a CSD on the network. Linux's nvme-tcp driver connects to it and has a drive that csdfs mounts.
+#include <spdlog/logger.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <asio/io_context.hpp>
+#include <asio/signal_set.hpp>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "csd/sockets/allow_list.hpp"
+#include "csd/sockets/netns.hpp"
+#include "csd/sockets/socket_services.hpp"
+#include "csd/target/namespace.hpp"
+#include "csd/target/subsystem.hpp"
+#include "csd/target/target_listener.hpp"
+#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/base/preload_shim.hpp"
+#include "libnvsock/device_uri.hpp"
+
+namespace nvsock::csd {
+namespace {
+
+struct Options {
+  std::string listen = "127.0.0.1:4420";
+  std::string nqn;
+  uint64_t size = 0;
+  std::string file;
+  std::string netns;
+  std::vector<std::string> allow;
+  std::vector<std::string> hosts;
+  unsigned lease = 30;
+  std::string tls_key;
+  bool verbose = false;
+};
+
+constexpr uint64_t default_size = 64 << 20;
+
+// The same name for the same machine and address, so that hosts find their drive again.
+std::string default_nqn(const std::string& listen) {
+  char machine[256] = {};
+  gethostname(machine, sizeof machine - 1);
+  const Uuid id = uuid_of(std::string(machine) + ' ' + listen);
+  std::string text = "nqn.2014-08.org.nvmexpress:uuid:";
+  for (size_t i = 0; i < id.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", id[i]);
+    text += digits;
+  }
+  return text;
+}
+
+Log make_log(bool verbose) {
+  auto sink = std::make_shared<spdlog::sinks::stderr_sink_st>();
+  sink->set_pattern("csd-target: %l: %v");
+  auto logger = std::make_shared<spdlog::logger>("csd-target", std::move(sink));
+  logger->set_level(verbose ? spdlog::level::info : spdlog::level::warn);
+  return [logger](LogLevel level, const std::string& text) {
+    constexpr spdlog::level::level_enum levels[] = {spdlog::level::debug, spdlog::level::info,
+                                                    spdlog::level::warn, spdlog::level::err};
+    logger->log(levels[static_cast<int>(level)], text);
+  };
+}
+
+// Each connection inside is a socket; the usual soft limit of 1024 is for select(2)'s sake.
+void allow_many_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int failed(const Error& error) {
+  std::fprintf(stderr, "csd-target: %s\n", error.text.c_str());
+  return 1;
+}
+
+int run(const Options& options) {
+  AllowList allowed;
+  for (const std::string& text : options.allow) {
+    if (const auto added = allowed.add(text); !added) return failed(added.error());
+  }
+  Result<NetworkNamespace> where = NetworkNamespace::open(options.netns);
+  if (!where) return failed(where.error());
+
+  std::unique_ptr<TlsContext> tls;
+  if (!options.tls_key.empty()) {
+    const auto key = load_tls_key(options.tls_key);
+    if (!key) return failed(key.error());
+    auto context = TlsContext::for_target(*key, {options.nqn, std::string(nvme::discovery_nqn)});
+    if (!context) return failed(context.error());
+    tls = std::move(*context);
+  }
+
+  asio::io_context loop(1);  // one thread runs it
+  AsioClock clock(loop);
+  SocketServices services(loop, std::make_shared<const NetworkNamespace>(std::move(*where)),
+                          std::move(allowed));
+  const auto storage = Namespace::open(loop, options.file, options.size);
+  if (!storage) return failed(storage.error());
+  const Log log = make_log(options.verbose);
+  Subsystem subsystem(loop, clock, services, **storage,
+                      {.nqn = options.nqn,
+                       .hosts = options.hosts,
+                       .lease = std::chrono::seconds(options.lease),
+                       .tls = std::move(tls),
+                       .log = log});
+  const auto listener = TargetListener::open(loop, subsystem, options.listen, log);
+  if (!listener) return failed(listener.error());
+
+  asio::signal_set signals(loop, SIGTERM, SIGINT);
+  signals.async_wait([&](const asio::error_code& cancelled, int) {
+    if (!cancelled) loop.stop();
+  });
+  std::printf("listening on %s, subsystem %s\n", (*listener)->text().c_str(), options.nqn.c_str());
+  std::fflush(stdout);
+  loop.run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace nvsock::csd
+
+int main(int argc, char** argv) {
+  using namespace nvsock::csd;
+  std::signal(SIGPIPE, SIG_IGN);
+  allow_many_descriptors();
+  nvsock::disarm_preload_shim();
+  Options options;
+  CLI::App app("A computational storage drive on the network: an NVMe/TCP controller in software.",
+               "csd-target");
+  app.set_version_flag("--version", "csd-target " NVSOCK_VERSION);
+  app.add_option("--listen", options.listen, "ADDRESS:PORT, unix:PATH or vsock:CID:PORT")
+      ->capture_default_str();
+  app.add_option("--nqn", options.nqn, "name of the subsystem (default: made of the machine's name)")
+      ->check([](const std::string& nqn) {
+        const bool fits = nqn.starts_with("nqn.") && nqn.size() <= nvsock::nvme::max_nqn;
+        return fits ? "" : "an NQN starts with \"nqn.\" and has at most 223 bytes: " + nqn;
+      });
+  app.add_option("--size", options.size,
+                 "bytes of the namespace, with K, M, G (default: 64M, or the size of --file)")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--file", options.file, "where the namespace is kept (default: in memory)");
+  app.add_option("--netns", options.netns, "network namespace whose services hosts reach, see ip-netns(8)");
+  app.add_option("--allow", options.allow, "HOST:PORT that hosts may reach, * for any (default: all)");
+  app.add_option("--hostnqn", options.hosts, "host that may connect (default: all)");
+  app.add_option("--tls-key", options.tls_key, "file with a TLS key; hosts need it (default: no TLS)")
+      ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });
+  app.add_option("--lease", options.lease, "seconds that connections outlive the way to their host")
+      ->check(CLI::Range(1u, nvsock::DeviceUri::max_lease))
+      ->capture_default_str();
+  app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return failed({EINVAL, std::string(error.what()) + "; see csd-target --help"});
+  }
+  if (options.nqn.empty()) options.nqn = default_nqn(options.listen);
+  if (options.file.empty() && options.size == 0) options.size = default_size;
+  return run(options);
+}

@@ -1,0 +1,41 @@
+#include "csd/v2/linger_list.hpp"
+
+#include <utility>
+
+namespace nvsock::csd {
+
+LingerList::~LingerList() {
+  while (!streams_.empty()) delete &streams_.pop_front();
+}
+
+void LingerList::add(std::unique_ptr<SessionStream> stream) {
+  if (!stream->linger(*this)) return;
+  if (size_ == max_streams) {
+    streams_.front().abort();
+    remove(streams_.front());
+  }
+  stream->linger_until = clock_.now() + patience_;
+  streams_.push_back(*stream.release());
+  ++size_;
+  if (!std::exchange(armed_, true)) timer_->arm(patience_, [this] { expire(); });
+}
+
+void LingerList::settled(Channel& channel) {
+  if (channel.done()) remove(static_cast<SessionStream&>(channel));
+}
+
+void LingerList::remove(SessionStream& stream) {
+  --size_;
+  delete &stream;  // leaves the list by itself
+}
+
+void LingerList::expire() {
+  while (!streams_.empty() && streams_.front().linger_until <= clock_.now()) {
+    streams_.front().abort();
+    remove(streams_.front());
+  }
+  armed_ = !streams_.empty();
+  if (armed_) timer_->arm(streams_.front().linger_until - clock_.now(), [this] { expire(); });
+}
+
+}  // namespace nvsock::csd

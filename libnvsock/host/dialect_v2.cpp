@@ -1,0 +1,331 @@
+#include "libnvsock/host/dialect_v2.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <utility>
+
+#include "libnvsock/host/listener_v2.hpp"
+#include "libnvsock/host/stream_v2.hpp"
+
+namespace nvsock {
+namespace {
+
+// DATA of one stream in one batch while others wait.
+constexpr size_t quantum = 64 * 1024;
+
+// Who waits for the drive's counters: one question answers all.
+constexpr size_t most_asking = 64;
+
+constexpr size_t kept_pages = 1024;  // 4 MiB
+
+size_t largest_datagram(const relay_v2::Capabilities& drive) {
+  if ((drive.features & relay_v2::feature::datagrams) == 0) return 0;
+  return std::min<size_t>(relay_v2::max_datagram,
+                          drive.max_batch - relay_v2::batch_header_size - relay_v2::frame_header_size);
+}
+
+}  // namespace
+
+relay_v2::Family family_of(const Endpoint& where) {
+  switch (where.kind) {
+    case Endpoint::Kind::ipv4:
+      return relay_v2::Family::ipv4;
+    case Endpoint::Kind::ipv6:
+      return relay_v2::Family::ipv6;
+    case Endpoint::Kind::name:
+      break;
+  }
+  return relay_v2::Family::any;
+}
+
+DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
+                     DialectV2Options options)
+    : clock_(clock),
+      port_(port),
+      options_(std::move(options)),
+      max_streams_(capabilities.max_streams),
+      features_(capabilities.features),
+      largest_datagram_(nvsock::largest_datagram(capabilities)),
+      pages_(page_size, kept_pages),
+      session_(std::make_unique<SessionV2>(clock, port, capabilities, options_.session,
+                                           static_cast<SessionV2::Owner&>(*this))) {
+  port_.attach(this);
+  session_->start();
+}
+
+DialectV2::~DialectV2() {
+  listeners_.clear();
+  streams_.clear();
+  // The drive may still write to the buffers of commands it has not completed: they are left to it.
+  if (!port_.stop() && !session_->quiet()) static_cast<void>(session_.release());
+}
+
+Result<bool> DialectV2::room_for_one(const std::string& failed) const {
+  if (streams_.size() + listeners_.size() >= max_streams_) {
+    return Error{ENFILE,
+                 failed + ": all " + std::to_string(max_streams_) + " streams of the drive are in use"};
+  }
+  if (session_->out_of_reach()) return Error{ENODEV, failed + ": the drive does not answer"};
+  return true;
+}
+
+Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
+  if (endpoint.type == SocketType::datagram && largest_datagram_ == 0) {
+    return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
+  }
+  if (const Result<bool> room = room_for_one("cannot connect to " + endpoint.text()); !room)
+    return room.error();
+  const uint32_t number = std::exchange(next_number_, next_number_ + 2);
+  StreamV2& stream =
+      *streams_.emplace(number, std::make_unique<StreamV2>(*this, number, endpoint, observer)).first->second;
+  counters_.streams_now = static_cast<unsigned>(streams_.size());
+  StreamHandle handle(&stream);
+  stream.want_to_send();
+  return handle;
+}
+
+Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog,
+                                         ListenerObserver* observer) {
+  assert(backlog >= 1 && backlog <= max_backlog);
+  if ((features_ & relay_v2::feature::listeners) == 0) return Dialect::listen(where, backlog, observer);
+  const Result<bool> room = room_for_one("cannot listen at " + where.text() + " inside the drive");
+  if (!room) return room.error();
+  ListenerHandle handle(
+      listeners_.emplace_back(std::make_unique<ListenerV2>(*this, where, backlog, observer)).get());
+  session_->pump();
+  return handle;
+}
+
+bool DialectV2::ask_counters(std::function<void(const DriveCounters&)> told) {
+  if (!session_->live() || counters_wanted_.size() == most_asking) return false;
+  counters_wanted_.push_back(std::move(told));
+  if (counters_wanted_.size() > 1) return true;
+  counters_due_ = true;
+  session_->pump();
+  return true;
+}
+
+bool DialectV2::drained() const {
+  const bool listeners_gone = std::ranges::none_of(
+      listeners_, [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
+  return streams_.empty() && listeners_gone && session_->all_sent();
+}
+
+// By the id that people see, which is not the key of a flow that was opened again.
+Stream* DialectV2::find_stream(uint64_t id) const {
+  const auto found =
+      std::ranges::find_if(streams_, [id](const auto& held) { return held.second->id() == id; });
+  return found == streams_.end() ? nullptr : found->second.get();
+}
+
+void DialectV2::for_each_stream(const std::function<void(const Stream&)>& visit) const {
+  for (const auto& [number, stream] : streams_) visit(*stream);
+}
+
+// --- what the session asks for ---
+
+// One turn for each stream in line. The one whose frame does not fit stays in front, so that OPENs leave in
+// the order of their numbers (section 7).
+void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) {
+  if (counters_due_ && batch.fits(0)) {
+    batch.append(relay_v2::FrameType::stat, 0, 0, 0);
+    counters_due_ = false;
+  }
+  for (size_t left = ready_.size(); left > 0; --left) {
+    StreamV2* stream = find(ready_.front());
+    if (stream == nullptr) {
+      ListenerV2* listener = find_listener(static_cast<uint32_t>(ready_.front()));
+      if (listener != nullptr && !listener->emit(batch)) return;
+      ready_.pop_front();
+      continue;
+    }
+    const auto emitted = stream->emit(batch, sent, ready_.size() == 1 ? relay_v2::max_batch : quantum);
+    if (emitted == StreamV2::Emitted::none) return;
+    ready_.pop_front();
+    stream->ready_ = emitted == StreamV2::Emitted::more;
+    if (stream->ready_) ready_.push_back(stream->key());
+  }
+}
+
+void DialectV2::on_sent(const SessionV2::Sent& sent) {
+  counters_.bytes_sent += sent.bytes;
+  StreamV2* stream = find_number(sent.stream);
+  if (stream == nullptr) return;
+  stream->unsent_ -=
+      std::min<size_t>(stream->unsent_, sent.bytes + sent.overhead);  // none is left when the stream broke
+  stream->bytes_sent_ += sent.bytes;
+  changed(*stream);
+}
+
+bool DialectV2::on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) {
+  if (frame.type == relay_v2::FrameType::stat) {
+    drive_counters_ = relay_v2::parse_counters(frame.payload);
+    counters_came_ = true;
+    return true;
+  }
+  if (frame.type == relay_v2::FrameType::accepted) return on_accepted(frame);
+  if (StreamV2* stream = find_number(frame.stream)) return stream->on_frame(frame, buffer);
+  if (ListenerV2* listener = find_listener(frame.stream)) return listener->on_frame(frame);
+  // Of a stream that is gone; anything else was never ours.
+  return frame.stream % 2 == 1 ? frame.stream < next_number_ : frame.stream <= last_accepted_;
+}
+
+// It is told when the batch ends. When its listener is gone by then, the two crossed, and it is reset.
+bool DialectV2::on_accepted(const relay_v2::Frame& frame) {
+  const relay_v2::Accepted accepted = relay_v2::parse_accepted(frame.payload);
+  if (frame.stream % 2 == 1 || frame.stream <= last_accepted_ || frame.value > relay_v2::max_window ||
+      accepted.listener % 2 == 0 || accepted.listener >= next_number_) {
+    return false;
+  }
+  last_accepted_ = frame.stream;
+  const uint64_t id = id_of(frame.stream);
+  StreamV2& stream =
+      *streams_
+           .emplace(id,
+                    std::make_unique<StreamV2>(
+                        *this, id, frame.stream, endpoint_of(accepted.addresses.peer),
+                        Stream::Addresses{.local = accepted.addresses.local, .peer = accepted.addresses.peer},
+                        frame.value))
+           .first->second;
+  counters_.streams_now = static_cast<unsigned>(streams_.size());
+  changed(stream);  // it owes the drive its first credit
+  news_.push_back({.listener = accepted.listener, .stream = id});
+  return true;
+}
+
+void DialectV2::tell_listeners() {
+  while (!news_.empty()) {
+    const News news = news_.front();
+    news_.pop_front();
+    ListenerV2* listener = find_listener(news.listener);
+    if (listener != nullptr && listener->phase_ == ListenerV2::Phase::released) listener = nullptr;
+    if (news.stream != 0) {
+      StreamHandle stream(find(news.stream));
+      if (listener != nullptr) listener->observer_->on_accepted(*listener, stream);
+      if (stream) stream->abort(ECONNREFUSED);
+    } else if (listener != nullptr && news.error != 0) {
+      listener->observer_->on_listen_failed(
+          *listener, {news.error, "cannot listen at " + listener->where().text() +
+                                      " inside the drive: " + std::strerror(news.error)});
+    } else if (listener != nullptr) {
+      listener->observer_->on_listening(*listener, news.address);
+    }
+  }
+}
+
+void DialectV2::tell_counters() {
+  if (!std::exchange(counters_came_, false)) return;
+  for (const auto& told : std::exchange(counters_wanted_, {})) told(drive_counters_);
+}
+
+// A stream whose OPEN was never sent was not in the session: it leaves with the next one.
+void DialectV2::on_session_lost(int error) {
+  const auto stays = [error](const StreamV2* stream) {
+    return stream != nullptr && stream->phase_ == StreamV2::Phase::unsent && error == ECONNRESET;
+  };
+  std::erase_if(ready_, [&](uint64_t id) { return !stays(find(id)); });
+  for (auto& [number, stream] : streams_) {
+    if (stays(stream.get())) continue;
+    stream->ready_ = false;
+    if (error == ECONNRESET && stream->is_datagram() && !stream->released_ &&
+        stream->state() == Stream::State::established) {
+      stream->drop_queued();
+      stream->fall_asleep();
+      changed(*stream);
+    } else {
+      stream->break_off(error);
+    }
+  }
+  drive_counters_.reset();
+  counters_due_ = false;
+  counters_came_ = true;
+  accepted_before_ += std::exchange(last_accepted_, 0);
+  std::erase_if(listeners_,
+                [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
+  for (const auto& listener : listeners_) listener->on_session_lost(error);
+  on_batch_end();
+}
+
+void DialectV2::on_session_live() {
+  log(LogLevel::debug, "the session is live");
+}
+
+void DialectV2::on_command(bool submitted) {
+  if (submitted) {
+    ++counters_.commands;
+    counters_.max_in_flight = std::max(counters_.max_in_flight, ++counters_.in_flight_now);
+  } else {
+    --counters_.in_flight_now;
+  }
+}
+
+void DialectV2::on_link_message(const std::string& text) {
+  log(LogLevel::warning, text);
+}
+
+// --- streams ---
+
+StreamV2* DialectV2::find(uint64_t id) const {
+  const auto found = streams_.find(id);
+  return found == streams_.end() ? nullptr : found->second.get();
+}
+
+ListenerV2* DialectV2::find_listener(uint32_t number) const {
+  const auto found =
+      std::ranges::find_if(listeners_, [&](const auto& listener) { return listener->number_ == number; });
+  return found == listeners_.end() ? nullptr : found->get();
+}
+
+void DialectV2::make_ready(StreamV2& stream) {
+  if (std::exchange(stream.ready_, true)) return;
+  ready_.push_back(stream.key());
+}
+
+void DialectV2::changed(StreamV2& stream) {
+  if (std::exchange(stream.changed_, true)) return;
+  changed_.push_back(stream.key());
+}
+
+// For another flow: a number is never used again.
+void DialectV2::renumber(StreamV2& stream) {
+  auto node = streams_.extract(stream.number_);
+  stream.number_ = std::exchange(next_number_, next_number_ + 2);
+  node.key() = stream.number_;
+  streams_.insert(std::move(node));
+  stream.ready_ = false;  // the lists hold the number it had
+  if (std::exchange(stream.changed_, false)) changed(stream);
+}
+
+void DialectV2::destroy(StreamV2& stream) {
+  streams_.erase(stream.key());
+  counters_.streams_now = static_cast<unsigned>(streams_.size());
+}
+
+void DialectV2::destroy(ListenerV2& listener) {
+  std::erase_if(listeners_, [&](const auto& each) { return each.get() == &listener; });
+}
+
+void DialectV2::on_batch_end() {
+  if (!telling_.empty()) return;
+  tell_listeners();
+  tell_counters();
+  while (!changed_.empty()) {
+    std::swap(changed_, telling_);
+    for (const uint64_t id : telling_) {
+      StreamV2* stream = find(id);
+      if (stream == nullptr) continue;
+      stream->changed_ = false;
+      if (stream->has_output()) make_ready(*stream);
+      if (!stream->released_) {
+        stream->notify();  // may release it
+      } else if (stream->phase_ == StreamV2::Phase::closed) {
+        destroy(*stream);
+      }
+    }
+    telling_.clear();
+  }
+  session_->pump();
+}
+
+}  // namespace nvsock

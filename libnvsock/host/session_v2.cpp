@@ -1,0 +1,418 @@
+#include "libnvsock/host/session_v2.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace nvsock {
+namespace {
+
+using namespace std::chrono_literals;
+using relay_v2::RxWait;
+
+// Beyond what the drive may take by the protocol; expiry makes Linux reset the controller.
+constexpr auto command_margin = 30s;
+
+constexpr auto first_back_off = 20ms;
+constexpr auto last_back_off = 1000ms;
+
+std::string told(const Completion& completion) {
+  return completion.error != 0 ? "errno " + std::to_string(completion.error)
+                               : "status " + std::to_string(completion.status);
+}
+
+}  // namespace
+
+SessionV2::SessionV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
+                     relay_v2::SessionId id, Owner& owner)
+    : clock_(clock),
+      port_(port),
+      capabilities_(capabilities),
+      id_(id),
+      owner_(owner),
+      batches_(capabilities.max_batch, 2 * (max_tx + max_rx)),
+      retry_(clock.make_timer()) {
+  for (Slot& slot : tx_) slot.command.completed = &SessionV2::on_tx;
+  for (Slot& slot : rx_) slot.command.completed = &SessionV2::on_rx;
+  for (auto* slots : {tx_.data(), rx_.data()}) {
+    for (size_t i = 0; i < max_tx; ++i) slots[i].command.slot = &slots[i];
+  }
+  control_.completed = &SessionV2::on_control;
+  control_page_ = batches_.take();
+  static_assert(max_tx == max_rx && relay_v2::min_batch >= relay_v2::capability_page_size);
+}
+
+SessionV2::~SessionV2() = default;
+
+// --- commands ---
+
+void SessionV2::submit(SlotCommand& command) {
+  command.session = this;
+  command.completion = {};
+  command.done = [](Command& done) {
+    auto& own = static_cast<SlotCommand&>(done);
+    --own.session->in_flight_;
+    own.session->owner_.on_command(false);
+    (own.session->*own.completed)(own);
+  };
+  ++in_flight_;
+  owner_.on_command(true);
+  port_.submit(command);
+}
+
+void SessionV2::submit_control(uint8_t opcode, uint32_t function, uint32_t cdw11, uint32_t bytes) {
+  control_.opcode = opcode;
+  control_.cdw10 = function;
+  control_.cdw11 = cdw11;
+  control_.cdw12 = bytes;
+  control_.data = bytes > 0 ? control_page_.data() : nullptr;
+  control_.data_length = bytes;
+  control_.timeout = command_margin;
+  control_in_flight_ = true;
+  submit(control_);
+  port_.ring();
+}
+
+// --- the link ---
+
+std::string_view SessionV2::link_name() const {
+  switch (link_) {
+    case Link::down:
+      break;
+    case Link::attaching:
+      return "attaching";
+    case Link::live:
+      return "live";
+    case Link::probing:
+      return "probing";
+  }
+  return "down";
+}
+
+void SessionV2::start() {
+  heard_ = clock_.now();
+  back_off_ = first_back_off;
+  attach();
+}
+
+void SessionV2::attach() {
+  link_ = Link::attaching;
+  relay_v2::encode(
+      {.resume = resumable_, .version = relay_v2::version, .id = id_, .epoch = capabilities_.epoch},
+      {control_page_.data(), relay_v2::session_request_size});
+  submit_control(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, relay_v2::session_request_size);
+}
+
+bool SessionV2::all_sent() const {
+  return std::ranges::all_of(tx_, [](const Slot& slot) { return slot.state == Slot::State::free; });
+}
+
+void SessionV2::detach() {
+  detaching_ = true;
+  pump();
+}
+
+// Not before: commands may pass each other, and a detach that did would take the last bytes with it.
+void SessionV2::detach_if_sent() {
+  if (!detaching_ || !all_sent() || control_in_flight_) return;
+  link_ = Link::down;
+  retry_->disarm();
+  submit_control(relay_v2::opcode::no_data, relay_v2::function::detach, handle_, 0);
+}
+
+void SessionV2::on_control(SlotCommand& command) {
+  control_in_flight_ = false;
+  if (command.cdw10 == relay_v2::function::attach && link_ == Link::attaching) {
+    on_attached(command.completion);
+  } else if (command.cdw10 == relay_v2::function::capabilities && link_ == Link::probing) {
+    on_capabilities(command.completion);
+  }
+}
+
+void SessionV2::on_attached(const Completion& completion) {
+  if (!completion.ok()) {
+    const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
+    // Probes for the new epoch, then makes a new session.
+    if (code == ESTALE) return lose(ECONNRESET, "the drive does not know it");
+    return suspect(completion);
+  }
+  heard_ = clock_.now();
+  handle_ = completion.dw0;
+  if (std::exchange(resumable_, true)) {
+    ++resumed_;
+    owner_.on_link_message("the session was resumed");
+  }
+  outage_told_ = false;
+  link_ = Link::live;
+  owner_.on_session_live();
+  pump();
+}
+
+// What the drive does wrong is told once, and it is asked ever less often, until something goes right: one
+// that attaches and then fails again would be told of many times a second.
+void SessionV2::on_progress() {
+  back_off_ = first_back_off;
+  doubt_told_ = loss_told_ = false;
+}
+
+void SessionV2::suspect(const Completion& completion) {
+  if (link_ == Link::down || link_ == Link::probing) return;
+  // Up to now a receive was with the drive, and its lease begins when it loses that.
+  if (link_ == Link::live) heard_ = clock_.now();
+  if (!std::exchange(doubt_told_, true))
+    owner_.on_link_message("a command's outcome is unknown (" + told(completion) + "): asking the drive");
+  link_ = Link::probing;
+  probe_later();
+}
+
+// The page comes as soon as the controller is live again. Until then every attempt fails at once.
+void SessionV2::probe_later() {
+  if (!outage_told_ && clock_.now() - heard_ > std::chrono::seconds(capabilities_.lease_s)) {
+    // The drive has ended the session by now, or will have when it is heard of again.
+    outage_told_ = true;
+    lose(ETIMEDOUT, "the drive does not answer");
+    return;
+  }
+  retry_->arm(back_off_, [this] {
+    back_off_ = std::min<Clock::Duration>(back_off_ * 2, last_back_off);
+    if (link_ != Link::probing) return;
+    if (control_in_flight_) return probe_later();
+    submit_control(relay_v2::opcode::to_host, relay_v2::function::capabilities, relay_v2::capabilities_cdw11,
+                   relay_v2::capability_page_size);
+  });
+}
+
+void SessionV2::on_capabilities(const Completion& completion) {
+  if (!completion.ok()) return probe_later();
+  const auto page = relay_v2::parse_capabilities({control_page_.data(), relay_v2::capability_page_size});
+  if (!page) return probe_later();
+  const bool same = page->epoch == capabilities_.epoch;
+  // The batch size stays: buffers are made for it. A drive that offers less now is asked for less.
+  capabilities_.epoch = page->epoch;
+  capabilities_.lease_s = page->lease_s;
+  if (!same && resumable_) return lose(ECONNRESET, "the drive has started anew");
+  attach();
+}
+
+// The streams end, the numbers start over, and a session of another name is made when the drive answers.
+void SessionV2::lose(int error, const char* why) {
+  link_ = Link::probing;
+  lost_ += std::exchange(resumable_, false);
+  handle_ = 0;
+  next_tx_ = next_rx_ = 1;
+  rx_wanted_ = 1;
+  for (size_t i = id_.size(); i-- > 0 && ++id_[i] == 0;) continue;
+  for (Slot& slot : tx_) {
+    if (slot.state != Slot::State::in_flight) slot.state = Slot::State::free;
+    slot.sequence = 0;  // a late completion means nothing any more
+    slot.sent.clear();
+    if (slot.state == Slot::State::free) slot.buffer = {};
+  }
+  for (Slot& slot : rx_) {
+    if (slot.state != Slot::State::in_flight) slot.state = Slot::State::free;
+    slot.sequence = 0;
+  }
+  if (!std::exchange(loss_told_, true)) owner_.on_link_message(std::string("the session is lost: ") + why);
+  owner_.on_session_lost(error);
+  if (link_ == Link::probing) probe_later();
+}
+
+bool SessionV2::settled(const Completion& completion) {
+  if (completion.ok()) {
+    heard_ = clock_.now();
+    return true;
+  }
+  const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
+  if (link_ != Link::live) return false;  // being looked into already
+  if (code == ESTALE || code == EPROTO || code == EINVAL) {
+    lose(ECONNRESET, code == ESTALE ? "the drive has ended it" : "the drive found fault with a command");
+  } else {
+    // EAGAIN too: no batch of ours is too early (oldest_unconfirmed), so the drive is not as it said it is.
+    suspect(completion);
+  }
+  return false;
+}
+
+// --- host to drive ---
+
+void SessionV2::pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  while (link_ == Link::live) {
+    const bool sent = send_waiting();
+    const bool fetching = fetch();
+    if (!sent && !fetching) {
+      detach_if_sent();
+      break;
+    }
+    port_.ring();
+  }
+  pumping_ = false;
+}
+
+// Submits batches to be sent again, in order, and new ones while there are free slots.
+bool SessionV2::send_waiting() {
+  const size_t limit = std::min<size_t>(max_tx, capabilities_.tx_window);
+  auto busy = static_cast<size_t>(
+      std::ranges::count_if(tx_, [](const Slot& slot) { return slot.state != Slot::State::free; }));
+  for (Slot& slot : tx_) {
+    if (slot.state != Slot::State::free || busy >= limit) continue;
+    if (next_tx_ - oldest_unconfirmed() >= capabilities_.tx_window) break;
+    if (!slot.buffer) slot.buffer = batches_.take();
+    relay_v2::BatchWriter writer({slot.buffer.data(), capabilities_.max_batch});
+    owner_.fill(writer, slot.sent);
+    if (writer.empty()) break;
+    slot.sequence = next_tx_++;
+    slot.bytes = writer.finish(slot.sequence);
+    slot.state = Slot::State::waiting;
+    ++busy;
+  }
+  bool any = false;
+  while (Slot* slot = oldest_waiting()) {
+    submit_tx(*slot);
+    any = true;
+  }
+  return any;
+}
+
+// A batch within the window of this one is never too early for the drive (5.1), which has all before it.
+uint64_t SessionV2::oldest_unconfirmed() const {
+  uint64_t oldest = next_tx_;
+  for (const Slot& slot : tx_) {
+    if (slot.state != Slot::State::free && slot.sequence != 0) oldest = std::min(oldest, slot.sequence);
+  }
+  return oldest;
+}
+
+SessionV2::Slot* SessionV2::oldest_waiting() {
+  Slot* oldest = nullptr;
+  for (Slot& slot : tx_) {
+    if (slot.state == Slot::State::waiting && (oldest == nullptr || slot.sequence < oldest->sequence))
+      oldest = &slot;
+  }
+  return oldest;
+}
+
+void SessionV2::submit_tx(Slot& slot) {
+  slot.state = Slot::State::in_flight;
+  slot.command.opcode = relay_v2::opcode::to_drive;
+  slot.command.cdw10 = relay_v2::function::tx;
+  slot.command.cdw11 = handle_;
+  slot.command.cdw12 = slot.bytes;
+  relay_v2::set_sequence(slot.command, slot.sequence);
+  slot.command.data = slot.buffer.data();
+  slot.command.data_length = slot.bytes;
+  slot.command.timeout = command_margin;
+  submit(slot.command);
+}
+
+void SessionV2::on_tx(SlotCommand& command) {
+  Slot& slot = *command.slot;
+  if (slot.sequence == 0) {  // of a session that was lost
+    slot.state = Slot::State::free;
+    slot.buffer = {};
+    return;
+  }
+  slot.state = Slot::State::waiting;
+  if (!settled(command.completion)) return;
+  slot.state = Slot::State::free;
+  on_progress();
+  for (const Sent& sent : slot.sent) owner_.on_sent(sent);
+  slot.sent.clear();
+}
+
+// --- drive to host ---
+
+// Short enough that a quiet session hears from the drive several times within its lease.
+uint32_t SessionV2::wait_ms() const {
+  const uint64_t third_of_lease = uint64_t{std::max(capabilities_.lease_s, 1u)} * 1000 / 3;
+  return static_cast<uint32_t>(std::min<uint64_t>(capabilities_.max_wait_ms, third_of_lease));
+}
+
+// Keeps rx_wanted_ receives in flight, for the oldest sequences the host does not have.
+bool SessionV2::fetch() {
+  const size_t limit = std::min<size_t>(rx_wanted_, std::min<size_t>(max_rx, capabilities_.rx_window));
+  bool any = false;
+  for (uint64_t sequence = next_rx_; sequence < next_rx_ + limit; ++sequence) {
+    const auto asked = std::ranges::find_if(
+        rx_, [&](const Slot& slot) { return slot.state != Slot::State::free && slot.sequence == sequence; });
+    if (asked != rx_.end() && asked->state != Slot::State::waiting) continue;
+    const auto slot = asked != rx_.end() ? asked : std::ranges::find_if(rx_, [](const Slot& free) {
+      return free.state == Slot::State::free;
+    });
+    if (slot == rx_.end()) break;
+    if (!slot->buffer || !slot->buffer.unique()) slot->buffer = batches_.take();
+    slot->state = Slot::State::in_flight;
+    slot->sequence = sequence;
+    slot->command.opcode = relay_v2::opcode::to_host;
+    slot->command.cdw10 = relay_v2::function::rx;
+    slot->command.cdw11 = handle_;
+    slot->command.cdw12 = capabilities_.max_batch;
+    slot->command.cdw13 = relay_v2::encode(
+        RxWait{.wait_ms = wait_ms(), .distance = static_cast<uint16_t>(sequence - next_rx_)});
+    relay_v2::set_sequence(slot->command, sequence);
+    slot->command.data = slot->buffer.data();
+    slot->command.block = &slot->buffer;
+    slot->command.data_length = capabilities_.max_batch;
+    slot->command.timeout = std::chrono::milliseconds(capabilities_.max_wait_ms) + command_margin;
+    slot->command.may_block = true;
+    submit(slot->command);
+    any = true;
+  }
+  return any;
+}
+
+void SessionV2::on_rx(SlotCommand& command) {
+  Slot& slot = *command.slot;
+  if (slot.sequence == 0) {  // of a session that was lost
+    slot.state = Slot::State::free;
+    return;
+  }
+  slot.state = Slot::State::waiting;
+  if (!settled(command.completion)) return;
+  slot.bytes = command.completion.dw0;
+  if (slot.bytes == 0) {  // the wait is over: the keep-alive
+    on_progress();
+    slot.state = Slot::State::free;
+    rx_wanted_ = 1;
+    return;
+  }
+  slot.state = Slot::State::arrived;
+  deliver_arrived();
+}
+
+void SessionV2::deliver_arrived() {
+  for (;;) {
+    const auto slot = std::ranges::find_if(rx_, [&](const Slot& arrived) {
+      return arrived.state == Slot::State::arrived && arrived.sequence == next_rx_;
+    });
+    if (slot == rx_.end()) return;
+    if (!deliver(*slot)) return;
+  }
+}
+
+bool SessionV2::deliver(Slot& slot) {
+  slot.state = Slot::State::free;
+  ++next_rx_;
+  if (slot.bytes >= capabilities_.max_batch / 2) rx_wanted_ = max_rx;
+  std::optional<relay_v2::Batch> batch;
+  if (slot.bytes <= capabilities_.max_batch) {
+    batch =
+        relay_v2::Batch::parse({slot.buffer.data(), slot.bytes}, slot.sequence, relay_v2::Batch::From::drive);
+  }
+  bool good = batch.has_value();
+  while (good) {
+    const std::optional<relay_v2::Frame> frame = batch->next();
+    if (!frame) break;
+    good = owner_.on_frame(*frame, slot.buffer);
+  }
+  if (!good) {
+    if (!control_in_flight_) {
+      submit_control(relay_v2::opcode::no_data, relay_v2::function::detach, handle_, 0);
+    }
+    lose(EPROTO, "the drive sent a batch that breaks the protocol");
+  }
+  if (good) on_progress();
+  return good;
+}
+
+}  // namespace nvsock

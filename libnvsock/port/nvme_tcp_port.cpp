@@ -1,0 +1,438 @@
+#include "libnvsock/port/nvme_tcp_port.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/base/buffer.hpp"
+#include "libnvsock/base/quoted.hpp"
+#include "libnvsock/base/random_id.hpp"
+#include "libnvsock/nvme/completion_delivery.hpp"
+#include "libnvsock/nvme/tls_transport.hpp"
+#include "libnvsock/port/nvme_tcp_queue.hpp"
+#include "libnvsock/port/nvme_tcp_socket.hpp"
+
+namespace nvsock {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr unsigned max_in_flight = NvmeTcpQueue::slots - 1;  // one is the port's own
+constexpr auto first_back_off = 20ms;
+constexpr auto last_back_off = 1000ms;
+constexpr auto ready_poll = 20ms;
+
+constexpr uint16_t connect_needs_authentication = 0x191;
+constexpr size_t in_capsule_offset = 1800;  // ICDOFF in Identify Controller, figure 275
+
+struct HostIdentity {
+  std::string nqn;
+  std::array<uint8_t, 16> id{};
+};
+
+// As nvme-cli does: the name from its file, or one made of a random UUID (section 4.5, second form).
+HostIdentity identity_of(const NvmeTcpTarget& target) {
+  HostIdentity host;
+  host.nqn = target.host;
+  host.id = random_id();
+  host.id[6] = static_cast<uint8_t>((host.id[6] & 0x0f) | 0x40);  // RFC 4122 section 4.4
+  host.id[8] = static_cast<uint8_t>((host.id[8] & 0x3f) | 0x80);
+  if (host.nqn.empty()) std::getline(std::ifstream("/etc/nvme/hostnqn"), host.nqn);
+  if (host.nqn.empty() || host.nqn.size() > nvme::max_nqn) {
+    host.nqn = "nqn.2014-08.org.nvmexpress:uuid:";
+    for (size_t i = 0; i < host.id.size(); ++i) {
+      char text[4];
+      std::snprintf(text, sizeof text, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", host.id[i]);
+      host.nqn += text;
+    }
+  }
+  return host;
+}
+
+std::string name_of(const NvmeTcpTarget& target) {
+  switch (target.transport) {
+    case NvmeTcpTarget::Transport::tcp:
+      return target.endpoint.text();
+    case NvmeTcpTarget::Transport::unix_socket:
+      return printable(target.path);
+    case NvmeTcpTarget::Transport::vsock:
+      break;
+  }
+  return "vsock:" + std::to_string(target.cid) + ":" + std::to_string(target.vsock_port);
+}
+
+class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
+ public:
+  NvmeTcpPort(asio::io_context& loop, const NvmeTcpTarget& target, Log log, const NvmeTcpPortOptions& options)
+      : loop_(loop),
+        clock_(loop),
+        target_(target),
+        name_(name_of(target)),
+        host_(identity_of(target)),
+        options_(options),
+        log_(std::move(log)),
+        timer_(clock_.make_timer()) {
+    own_.port = this;
+  }
+  ~NvmeTcpPort() override { stop(); }
+
+  // Reads the TLS key, if there is one. Before open().
+  Error prepare();
+  // Brings the first connection up, or tells why not.
+  Error open(const std::vector<SocketAddress>& addresses);
+
+  void submit(Command& command) override { waiting_.push(command); }
+
+  void ring() override {
+    pump();
+    deliver();
+  }
+
+  bool stop() override {
+    if (queue_ != nullptr) queue_->close();
+    queue_.reset();
+    timer_->disarm();
+    waiting_ = {};
+    completed_.clear();
+    return true;
+  }
+
+  PortTraits traits() const override {
+    return {.ordered = false, .max_in_flight = max_in_flight, .max_blocking = max_in_flight - 4};
+  }
+
+  std::string describe() const override {
+    return "NVMe/TCP to " + name_ + (tls_ == nullptr ? "" : " with TLS") +
+           (reconnects_ == 0 ? "" : ", reconnects: " + std::to_string(reconnects_));
+  }
+
+ private:
+  // How far the connection is. From connect to identify, own_ is the command of that name.
+  enum class Step : uint8_t {
+    down,          // waits for the next attempt; no queue_
+    greeting,      // socket and ICReq
+    connect,       // Fabrics Connect
+    capabilities,  // Property Get CAP
+    enable,        // Property Set CC
+    ready,         // Property Get CSTS, until it says so
+    identify,      // Identify Controller
+    live,          // clients' commands flow, and keep-alives
+  };
+  struct OwnCommand : Command {
+    NvmeTcpPort* port = nullptr;
+  };
+
+  void on_ready() override;
+  void on_completed(Command& command) override;
+  void on_batch_end() override { deliver(); }
+  void on_lost(const Error& error) override;
+
+  void attempt();
+  void run_own(Step step);
+  void on_own();
+  std::string refusal() const;
+  void go_live();
+  void on_timer();
+  void arm(Clock::TimePoint when);
+  void arm_live();
+  void pump();
+  void deliver();
+
+  asio::io_context& loop_;
+  AsioClock clock_;
+  const NvmeTcpTarget target_;
+  const std::string name_;
+  const HostIdentity host_;
+  const NvmeTcpPortOptions options_;
+  const Log log_;
+  std::unique_ptr<TlsContext> tls_;  // null: bytes go as they are
+  SocketAddress address_;
+  std::unique_ptr<Clock::Timer> timer_;
+  Clock::TimePoint timer_at_{};  // when it is due, while a connection is up
+  std::shared_ptr<NvmeTcpQueue> queue_;
+  Step step_ = Step::down;
+  bool was_live_ = false;  // before that nothing is tried again: open() tells why
+  Error error_;            // of the last connection
+  Clock::TimePoint attempt_ends_{};
+  Clock::TimePoint keep_alive_at_{};
+  Clock::Duration back_off_ = first_back_off;
+  OwnCommand own_;
+  bool own_in_flight_ = false;
+  alignas(8) uint8_t page_[page_size];  // data of own_
+  CommandQueue waiting_;                // submitted, not with the controller
+  CompletionDelivery completed_;
+  unsigned in_flight_ = 0;  // of clients
+  unsigned reconnects_ = 0;
+};
+
+// --- the connection ---
+
+Error NvmeTcpPort::prepare() {
+  if (target_.tls_key.empty()) return {};
+  const auto key = load_tls_key(target_.tls_key);
+  if (!key) return key.error();
+  auto context = TlsContext::for_host(*key, host_.nqn, target_.subsystem, target_.tls_identity);
+  if (!context) return context.error();
+  tls_ = std::move(*context);
+  return {};
+}
+
+Error NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
+  for (const SocketAddress& address : addresses) {
+    address_ = address;
+    attempt();
+    loop_.restart();
+    while (step_ != Step::down && step_ != Step::live) loop_.run_one();
+    loop_.restart();
+    if (step_ == Step::live) return {};
+  }
+  return {error_.code, "cannot use " + name_ + ": " + error_.text};
+}
+
+void NvmeTcpPort::attempt() {
+  step_ = Step::greeting;
+  attempt_ends_ = clock_.now() + options_.attempt;
+  const int fd = connect_to(address_);
+  if (fd < 0) return on_lost({errno, std::strerror(errno)});
+  arm(attempt_ends_);
+  queue_ = std::make_shared<NvmeTcpQueue>(loop_, target_.digests, static_cast<Owner&>(*this));
+  queue_->start(fd, tls_ != nullptr ? tls_->over(fd) : make_plain_transport(fd));
+}
+
+void NvmeTcpPort::on_lost(const Error& error) {
+  queue_.reset();
+  own_in_flight_ = false;
+  const bool news = error.text != error_.text;
+  error_ = error;
+  if (step_ == Step::live) {
+    back_off_ = first_back_off;
+    if (log_) {
+      log_(LogLevel::warning, "the connection to " + name_ + " is lost (" + error.text + "): trying again");
+    }
+  } else {
+    back_off_ = std::min<Clock::Duration>(back_off_ * 2, last_back_off);
+    // Such as another key: what does not pass by itself.
+    if (was_live_ && news && error.code == EPROTO && log_) {
+      log_(LogLevel::warning, "cannot use " + name_ + ": " + error.text + "; still trying");
+    }
+  }
+  step_ = Step::down;
+  if (was_live_) {
+    arm(clock_.now() + back_off_);
+  } else {
+    timer_->disarm();
+  }
+  pump();
+}
+
+void NvmeTcpPort::on_ready() {
+  run_own(Step::connect);
+}
+
+// Puts the command of this step together and submits it; flushed by whoever called us.
+void NvmeTcpPort::run_own(Step step) {
+  step_ = step;
+  static_cast<Command&>(own_) = Command();
+  own_.timeout = options_.keep_alive;
+  own_.done = [](Command& command) { static_cast<OwnCommand&>(command).port->on_own(); };
+  switch (step) {
+    case Step::connect:
+      nvme::encode({.queue = 0,
+                    .queue_size = NvmeTcpQueue::entries,
+                    .keep_alive_ms = static_cast<uint32_t>(options_.keep_alive.count())},
+                   own_);
+      nvme::encode({.host_id = host_.id, .subsystem = target_.subsystem, .host = host_.nqn},
+                   std::span(page_).first<nvme::connect_data_size>());
+      own_.data = page_;
+      own_.data_length = nvme::connect_data_size;
+      break;
+    case Step::capabilities:
+      nvme::encode_property_get({.wide = true, .offset = nvme::property::cap}, own_);
+      break;
+    case Step::enable:
+      nvme::encode_property_set(
+          {.offset = nvme::property::cc, .value = nvme::cc::enable | nvme::cc::entry_sizes}, own_);
+      break;
+    case Step::ready:
+      nvme::encode_property_get({.offset = nvme::property::csts}, own_);
+      break;
+    case Step::identify:
+      own_.opcode = opcode::identify;
+      own_.cdw10 = 1;  // CNS 01h: the controller
+      own_.data = page_;
+      own_.data_length = page_size;
+      break;
+    default:
+      own_.opcode = nvme::opcode::keep_alive;
+      break;
+  }
+  own_in_flight_ = true;
+  queue_->submit(own_);
+}
+
+void NvmeTcpPort::on_own() {
+  own_in_flight_ = false;
+  if (step_ == Step::down || queue_ == nullptr) return;  // of a connection that is lost
+  const auto queue = queue_;
+  const Completion& completion = own_.completion;
+  if (!completion.ok()) return queue->fail(EIO, refusal());
+  switch (step_) {
+    case Step::connect:
+      // Section 6.3: bits 17:16 of the result.
+      if ((completion.dw0 >> 16 & 3) != 0) {
+        return queue->fail(EACCES, "it demands authentication, which is not supported");
+      }
+      run_own(Step::capabilities);
+      break;
+    case Step::capabilities:
+      run_own(Step::enable);
+      break;
+    case Step::enable:
+      run_own(Step::ready);
+      break;
+    case Step::ready:
+      if ((completion.dw0 & nvme::csts::fatal) != 0) return queue->fail(EIO, "its controller has failed");
+      if ((completion.dw0 & nvme::csts::ready) == 0) return arm(clock_.now() + ready_poll);
+      run_own(Step::identify);
+      break;
+    case Step::identify:
+      if (load_le<uint16_t>(page_ + in_capsule_offset) != 0) {
+        return queue->fail(ENOTSUP, "it wants a gap before the data in a capsule, which is not supported");
+      }
+      go_live();
+      break;
+    default:
+      break;
+  }
+  queue->flush();
+}
+
+// Why the command of this step failed.
+std::string NvmeTcpPort::refusal() const {
+  const Completion& completion = own_.completion;
+  char number[8];
+  std::snprintf(number, sizeof number, "%03xh", completion.status);
+  if (step_ != Step::connect) return std::string("its controller does not start: status ") + number;
+  constexpr uint32_t in_data = 1 << 16;  // section 6.3, figure of Connect Invalid Parameters
+  const std::string host = "it does not admit this host, " + quoted(host_.nqn) + "; is ?hostnqn= right?";
+  switch (completion.status) {
+    case nvme::status::connect_invalid_parameters:
+      if (completion.dw0 == (in_data | nvme::connect_offset::subsystem)) {
+        return "it has no subsystem " + quoted(target_.subsystem);
+      }
+      if (completion.dw0 == (in_data | nvme::connect_offset::host)) return host;
+      break;
+    case nvme::status::connect_invalid_host:
+      return host;
+    case nvme::status::connect_controller_busy:
+      return "it has no room for another host";
+    case connect_needs_authentication:
+      return "it demands authentication, which is not supported";
+    default:
+      break;
+  }
+  return std::string("it refuses to connect: status ") + number;
+}
+
+void NvmeTcpPort::go_live() {
+  if (was_live_) {
+    ++reconnects_;
+    if (log_) log_(LogLevel::info, "connected to " + name_ + " again");
+  }
+  was_live_ = true;
+  step_ = Step::live;
+  keep_alive_at_ = clock_.now() + options_.keep_alive / 2;
+  arm_live();
+}
+
+// --- time ---
+
+void NvmeTcpPort::arm(Clock::TimePoint when) {
+  timer_at_ = when;
+  timer_->arm(when - clock_.now(), [this] { on_timer(); });
+}
+
+void NvmeTcpPort::arm_live() {
+  arm(std::min(keep_alive_at_, queue_->next_deadline()));
+}
+
+void NvmeTcpPort::on_timer() {
+  const auto now = clock_.now();
+  const auto queue = queue_;
+  if (step_ == Step::down) {
+    attempt();
+  } else if (step_ == Step::live) {
+    if (now >= queue->next_deadline()) {
+      queue->fail(ETIMEDOUT, "a command was not answered in time");
+    } else {
+      if (now >= keep_alive_at_) {
+        keep_alive_at_ = now + options_.keep_alive / 2;
+        if (!own_in_flight_) run_own(Step::live);
+      }
+      arm_live();
+      queue->flush();
+    }
+  } else if (now >= attempt_ends_) {
+    queue->fail(ETIMEDOUT, "no answer within " + std::to_string(options_.attempt.count()) + " ms");
+  } else {
+    run_own(Step::ready);
+    arm(attempt_ends_);
+    queue->flush();
+  }
+  deliver();
+}
+
+// --- commands of clients ---
+
+// Gives the controller what waits and it has room for.
+void NvmeTcpPort::pump() {
+  const auto queue = queue_;
+  bool any = false;
+  while (!waiting_.empty() && (step_ != Step::live || in_flight_ < max_in_flight)) {
+    Command& command = waiting_.pop();
+    if (step_ != Step::live) {
+      command.completion = {.status = status::host_path_error};
+      completed_.push(command);
+    } else if (!NvmeTcpQueue::carries(command)) {
+      command.completion = {.error = ENOTSUP};
+      completed_.push(command);
+    } else {
+      queue->submit(command);
+      ++in_flight_;
+      any = true;
+      const auto deadline = clock_.now() + command.timeout;
+      if (deadline < timer_at_) arm(deadline);
+    }
+  }
+  if (any) queue->flush();
+}
+
+void NvmeTcpPort::on_completed(Command& command) {
+  if (&command != &own_) --in_flight_;
+  completed_.push(command);
+}
+
+void NvmeTcpPort::deliver() {
+  completed_.deliver([this] {
+    if (client_ != nullptr) client_->on_batch_end();
+    pump();
+  });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpTarget& target,
+                                                        Log log, const NvmeTcpPortOptions& options) {
+  auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
+  if (Error error = port->prepare(); error.code != 0) return error;
+  const auto addresses = addresses_of(target);
+  if (!addresses) return addresses.error();
+  if (Error error = port->open(*addresses); error.code != 0) return error;
+  return std::unique_ptr<CommandPort>(std::move(port));
+}
+
+}  // namespace nvsock
