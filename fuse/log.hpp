@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "libnvsock/host/dialect.hpp"
+#include "libnvsock/base/log.hpp"
 
 namespace csdfs {
 

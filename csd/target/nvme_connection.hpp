@@ -22,8 +22,8 @@
 #include "csd/base/completion_queue.hpp"
 #include "libnvsock/base/buffer.hpp"
 #include "libnvsock/base/clock.hpp"
+#include "libnvsock/base/log.hpp"
 #include "libnvsock/base/writable_wait.hpp"
-#include "libnvsock/host/dialect.hpp"
 #include "libnvsock/nvme/byte_transport.hpp"
 #include "libnvsock/nvme/tcp_pdu.hpp"
 

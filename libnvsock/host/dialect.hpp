@@ -9,15 +9,13 @@
 #include <string>
 #include <string_view>
 
+#include "libnvsock/base/log.hpp"
 #include "libnvsock/nvme/command_port.hpp"
 #include "libnvsock/relay/v2.hpp"
 #include "libnvsock/socket/listener.hpp"
 #include "libnvsock/socket/stream.hpp"
 
 namespace nvsock {
-
-enum class LogLevel { debug, info, warning, error };
-using Log = std::function<void(LogLevel, const std::string&)>;
 
 struct DialectOptions {
   unsigned relays = 4;                        // how many the drive is said to have

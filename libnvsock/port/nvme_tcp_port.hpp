@@ -17,8 +17,8 @@
 #include <chrono>
 #include <memory>
 
+#include "libnvsock/base/log.hpp"
 #include "libnvsock/base/result.hpp"
-#include "libnvsock/host/dialect.hpp"
 #include "libnvsock/nvme/command_port.hpp"
 #include "libnvsock/port/nvme_tcp_address.hpp"
 

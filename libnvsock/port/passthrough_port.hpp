@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "libnvsock/base/log.hpp"
 #include "libnvsock/base/result.hpp"
 #include "libnvsock/device_uri.hpp"
-#include "libnvsock/host/dialect.hpp"
 #include "libnvsock/nvme/command_port.hpp"
 
 namespace nvsock {
