@@ -102,20 +102,19 @@ class LibraryWay final : public Way {
   Done start(const ManyOrder& order) {
     const auto uri = nvsock::parse_device_uri(order.device);
     if (!uri) return uri.error();
-    auto port = nvsock::open_emulated_port(loop_, uri->emulated);
+    auto port = nvsock::open_emulated_port(loop_, std::get<nvsock::EmulatedAddress>(uri->address));
     if (!port) return port.error();
     port_ = std::move(*port);
-    std::string why;
-    const auto capabilities = nvsock::probe_capabilities(loop_, *port_, why);
+    const auto second = nvsock::probe_second_generation(loop_, *port_);
     if (order.distance_us > 0)
       port_ = std::make_unique<DistantPort>(loop_, std::move(port_),
                                             std::chrono::microseconds(order.distance_us));
-    if (capabilities) {
-      dialect_ =
-          std::make_unique<nvsock::DialectV2>(clock_, *port_, *capabilities, nvsock::DialectV2Options{});
+    if (second) {
+      dialect_ = std::make_unique<nvsock::DialectV2>(clock_, *port_, second->capabilities,
+                                                     nvsock::DialectV2Options{});
     } else {
       dialect_ = std::make_unique<nvsock::DialectV1>(
-          loop_, *port_, nvsock::DialectOptions{.relays = uri->relays, .log = {}});
+          loop_, *port_, nvsock::DialectOptions{.relays = uri->relays(), .log = {}});
     }
     return std::monostate{};
   }

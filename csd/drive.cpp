@@ -1,50 +1,15 @@
 #include "csd/drive.hpp"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
-#include <algorithm>
-#include <cstring>
-#include <string>
-
 #include "csd/sockets/socket_services.hpp"
 #include "csd/v2/session_table.hpp"
 #include "libnvsock/base/asio_clock.hpp"
-#include "libnvsock/base/number.hpp"
 #include "libnvsock/base/random_id.hpp"
-#include "libnvsock/relay/v1.hpp"
 
 namespace nvsock::csd {
-namespace {
-
-// Identify Controller data structure, NVMe Base Specification 2.0 figure 275: text fields are padded with
-// spaces. What a CSD in the field says of itself.
-struct TextField {
-  size_t offset;
-  size_t size;
-  std::string_view text;
-};
-constexpr TextField identity[] = {{4, 20, "emulated"}, {24, 40, "Linux pci_epf"}, {64, 8, "1"}};
-constexpr size_t mdts_offset = 77;
-constexpr uint8_t mdts = 5;  // 2^5 pages of 4 KiB: 128 KiB
-
-bool parse_address(const uint8_t* buffer, sockaddr_in& address) {
-  const auto* fields = reinterpret_cast<const char*>(buffer);
-  const std::string node(relay_v1::field_text(fields, relay_v1::node_size));
-  const auto service = relay_v1::field_text(fields + relay_v1::node_size, relay_v1::service_size);
-  uint16_t port = 0;
-  const bool is_port = parse_number(service, port) && port != 0;
-  address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  return is_port && inet_pton(AF_INET, node.c_str(), &address.sin_addr) == 1;
-}
-
-}  // namespace
 
 struct Drive::SecondGeneration {
   SecondGeneration(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
-                   CompletionQueue& completions, const EmulatedDriveOptions& options)
+                   CompletionQueue& completions, const DriveOptions& options)
       : clock(loop),
         services(loop, std::move(where)),
         table(clock, services, completions,
@@ -58,160 +23,40 @@ struct Drive::SecondGeneration {
   SessionTable table;  // last: its streams hold services
 };
 
-Drive::Drive(asio::io_context& loop, const EmulatedDriveOptions& options, NetworkNamespace where,
+Drive::Drive(asio::io_context& loop, const DriveOptions& options, NetworkNamespace where,
              CompletionQueue& completions)
     : loop_(loop),
       options_(options),
       where_(std::make_shared<const NetworkNamespace>(std::move(where))),
       completions_(completions),
-      relays_(options.relays) {
+      first_(loop, options, where_, completions) {
   if (options.firmware == Firmware::second) start_second_generation();
 }
 
-Drive::~Drive() {
-  for (const auto& relay : relays_) {
-    if (relay) relay->close();
-  }
-}
+Drive::~Drive() = default;
 
 void Drive::start_second_generation() {
   second_ = std::make_unique<SecondGeneration>(loop_, where_, completions_, options_);
 }
 
-void Drive::reset(bool restart) {
-  if (!restart) return second_->table.controller_reset();
-  second_.reset();
-  start_second_generation();
+void Drive::submit(Command& command) {
+  if (second_ && second_->table.handles(command)) {
+    for_second_.push(command);
+  } else {
+    first_.submit(command);
+  }
 }
 
 void Drive::ring() {
-  while (!submitted_.empty() && stalled_by_ == nullptr) dispatch(submitted_.pop());
-  for (const auto& relay : touched_) {
-    relay->touched = false;
-    relay->serve_reads();
-    relay->await_readable();
-  }
-  touched_.clear();
+  while (!for_second_.empty()) second_->table.execute(for_second_.pop());
+  first_.ring();
 }
 
-void Drive::complete(Command& command, uint16_t status) {
-  command.completion = {.error = 0, .status = status, .dw0 = 0};
-  completions_.post(command);
-}
-
-// The firmware tells standard commands from vendor commands by the opcode alone, and vendor commands from
-// each other by CDW10 alone.
-void Drive::dispatch(Command& command) {
-  if (second_ && second_->table.handles(command)) return second_->table.execute(command);
-  if (command.data_length < relay_v1::buffer_size) return complete(command, status::invalid_field);
-  if (command.opcode == opcode::identify) return identify_controller(command);
-  if (command.opcode < opcode::relay_v1) return complete(command, status::invalid_opcode);
-  switch (command.cdw10) {
-    case relay_v1::function::identify:
-      return identify_csd(command);
-    case relay_v1::function::comm:
-      return command.cdw11 == relay_v1::comm_write ? write(command) : read(command);
-    case relay_v1::function::open:
-      return open(command);
-    case relay_v1::function::close:
-      return close(command);
-    default:
-      return complete(command, status::invalid_field);
-  }
-}
-
-void Drive::identify_controller(Command& command) {
-  constexpr uint32_t cns_controller = 1;
-  if ((command.cdw10 & 0xff) != cns_controller) return complete(command, status::invalid_field);
-  auto* bytes = static_cast<uint8_t*>(command.data);
-  std::memset(bytes, 0, relay_v1::buffer_size);
-  for (const TextField& field : identity) {
-    std::memset(bytes + field.offset, ' ', field.size);
-    std::copy(field.text.begin(), field.text.end(), bytes + field.offset);
-  }
-  bytes[mdts_offset] = mdts;
-  complete(command, status::success);
-}
-
-void Drive::identify_csd(Command& command) {
-  auto* bytes = static_cast<uint8_t*>(command.data);
-  std::memset(bytes, 0, relay_v1::buffer_size);
-  if (command.cdw11 == 0) std::copy(relay_v1::identify_text.begin(), relay_v1::identify_text.end(), bytes);
-  complete(command, status::success);
-}
-
-void Drive::refuse_open(Command& command, int cause) {
-  complete(command, shipped() ? status::internal_error : status::vendor_errno(cause));
-}
-
-void Drive::open(Command& command) {
-  sockaddr_in address{};
-  if (!parse_address(static_cast<const uint8_t*>(command.data), address)) return refuse_open(command, EINVAL);
-  const auto free = std::find(relays_.begin(), relays_.end(), nullptr);
-  if (free == relays_.end()) return refuse_open(command, ENFILE);
-  const int fd = where_->make_socket(AF_INET, SOCK_STREAM);
-  // Out of descriptors is a full drive; EMFILE would read as the client's own limit.
-  if (fd < 0) return refuse_open(command, errno == EMFILE ? ENFILE : errno);
-  *free = std::make_shared<Relay>(*this, static_cast<uint32_t>(free - relays_.begin()), fd);
-  const std::shared_ptr<Relay> relay = *free;
-  if (shipped()) stalled_by_ = relay.get();
-  relay->connect(address, command);
-}
-
-void Drive::opened(Relay& relay, Command& open, int error) {
-  if (error == 0) {
-    complete(open, status::success);
-  } else {
-    relay.close();
-    *std::find_if(relays_.begin(), relays_.end(), [&](const auto& held) { return held.get() == &relay; }) =
-        nullptr;
-    refuse_open(open, error);
-  }
-  writes_moved(relay);
-}
-
-// Descriptors of ours are table indices; like those of the firmware they are reused at once.
-std::shared_ptr<Relay> Drive::find(uint32_t descriptor) const {
-  return descriptor < relays_.size() ? relays_[descriptor] : nullptr;
-}
-
-void Drive::close(Command& command) {
-  if (const std::shared_ptr<Relay> relay = find(command.cdw13)) {
-    relays_[command.cdw13] = nullptr;
-    relay->close();
-  }
-  complete(command, status::success);  // closing twice succeeds
-}
-
-void Drive::read(Command& command) {
-  const std::shared_ptr<Relay> relay = find(command.cdw13);
-  if (!relay) return complete(command, status::internal_error);
-  relay->queue_read(command);
-  if (!std::exchange(relay->touched, true)) touched_.push_back(relay);
-}
-
-void Drive::write(Command& command) {
-  if (command.cdw12 < 1 || command.cdw12 > relay_v1::max_write)
-    return complete(command, status::invalid_field);
-  const std::shared_ptr<Relay> relay = find(command.cdw13);
-  if (!relay) return complete(command, status::internal_error);
-  relay->queue_write(command);
-  if (next_writes_to(command.cdw13)) return;  // they leave together
-  relay->send_writes();
-  if (shipped() && relay->writes_pending()) stalled_by_ = relay.get();
-}
-
-bool Drive::next_writes_to(uint32_t descriptor) const {
-  const Command* next = submitted_.front();
-  return next != nullptr && next->opcode >= opcode::relay_v1 && next->cdw10 == relay_v1::function::comm &&
-         next->cdw11 == relay_v1::comm_write && next->cdw13 == descriptor && next->cdw12 >= 1 &&
-         next->cdw12 <= relay_v1::max_write && next->data_length >= relay_v1::buffer_size;
-}
-
-void Drive::writes_moved(Relay& relay) {
-  if (stalled_by_ != &relay || relay.writes_pending()) return;
-  stalled_by_ = nullptr;
-  ring();
+void Drive::reset(bool restart) {
+  for_second_ = {};
+  if (!restart) return second_->table.controller_reset();
+  second_.reset();
+  start_second_generation();
 }
 
 }  // namespace nvsock::csd

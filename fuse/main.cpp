@@ -42,7 +42,7 @@ void occupy_standard_descriptors() {
 // Each connection of the emulated drive is a socket, and so many need more than the usual soft limit of 1024,
 // which is for select(2)'s sake. Where the hard limit is lower too, root may raise it.
 void allow_many_descriptors() {
-  constexpr rlim_t enough = nvsock::DeviceUri::max_streams + 256;  // and what csdfs itself has open
+  constexpr rlim_t enough = nvsock::max_emulated_streams + 256;  // and what csdfs itself has open
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   const rlimit raised{.rlim_cur = std::max(limit.rlim_max, enough),

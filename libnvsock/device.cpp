@@ -11,17 +11,18 @@
 namespace nvsock {
 namespace {
 
-Result<std::unique_ptr<CommandPort>> open_port(asio::io_context& loop, const DeviceUri& uri, const Log& log) {
-  switch (uri.kind) {
-    case DeviceUri::Kind::emulated:
-      return open_emulated_port(loop, uri.emulated);
-    case DeviceUri::Kind::controller:
-      return open_passthrough_port(loop, uri.controller, uri.passthrough, log);
-    case DeviceUri::Kind::nvme_tcp:
-      break;
+// One overload for each kind of address.
+struct PortOpener {
+  asio::io_context& loop;
+  const Log& log;
+
+  using Opened = Result<std::unique_ptr<CommandPort>>;
+  Opened operator()(const EmulatedAddress& address) const { return open_emulated_port(loop, address); }
+  Opened operator()(const ControllerAddress& address) const {
+    return open_passthrough_port(loop, address.name, address.passthrough, log);
   }
-  return open_nvme_tcp_port(loop, uri.target, log);
-}
+  Opened operator()(const NvmeTcpAddress& address) const { return open_nvme_tcp_port(loop, address, log); }
+};
 
 }  // namespace
 
@@ -30,7 +31,7 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   Result<DeviceUri> parsed = parse_device_uri(uri);
   if (!parsed) return parsed.error();
 
-  Result<std::unique_ptr<CommandPort>> port = open_port(loop, *parsed, options.log);
+  Result<std::unique_ptr<CommandPort>> port = std::visit(PortOpener{loop, options.log}, parsed->address);
   if (!port) return port.error();
   const Result<std::string> model = probe_csd(loop, **port);
   if (!model) return Error{model.error().code, uri + " " + model.error().text};
@@ -39,16 +40,18 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   device->uri_ = std::move(*parsed);
   device->model_ = *model;
   device->port_ = std::move(*port);
-  if (const auto capabilities = probe_capabilities(loop, *device->port_, device->dialect_reason_)) {
+  if (const auto second = probe_second_generation(loop, *device->port_)) {
+    device->dialect_reason_ = "capability page of \"" + second->vendor + "\"";
     device->dialect_ =
-        std::make_unique<DialectV2>(device->clock_, *device->port_, *capabilities,
+        std::make_unique<DialectV2>(device->clock_, *device->port_, second->capabilities,
                                     DialectV2Options{.connect_timeout = options.connect_timeout,
                                                      .drain_timeout = options.drain_timeout,
                                                      .session = random_id(),
                                                      .log = options.log});
   } else {
+    device->dialect_reason_ = second.error().text;
     device->dialect_ = std::make_unique<DialectV1>(loop, *device->port_,
-                                                   DialectOptions{.relays = device->uri_.relays,
+                                                   DialectOptions{.relays = device->uri_.relays(),
                                                                   .connect_timeout = options.connect_timeout,
                                                                   .drain_timeout = options.drain_timeout,
                                                                   .log = options.log});

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "csd/base/drive_options.hpp"
 #include "csd/sockets/allow_list.hpp"
 #include "csd/sockets/netns.hpp"
 #include "csd/sockets/socket_services.hpp"
@@ -22,7 +23,6 @@
 #include "csd/target/target_listener.hpp"
 #include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/base/preload_shim.hpp"
-#include "libnvsock/device_uri.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -154,7 +154,7 @@ int main(int argc, char** argv) {
   app.add_option("--tls-key", options.tls_key, "file with a TLS key; hosts need it (default: no TLS)")
       ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });
   app.add_option("--lease", options.lease, "seconds that connections outlive the way to their host")
-      ->check(CLI::Range(1u, nvsock::DeviceUri::max_lease))
+      ->check(CLI::Range(1u, nvsock::csd::max_lease))
       ->capture_default_str();
   app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
   try {

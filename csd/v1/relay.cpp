@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "csd/drive.hpp"
+#include "csd/v1/relay_firmware.hpp"
 #include "libnvsock/base/socket_error.hpp"
 #include "libnvsock/relay/v1.hpp"
 
@@ -19,8 +19,8 @@ constexpr int batch = 256;
 
 }  // namespace
 
-Relay::Relay(Drive& drive, uint32_t descriptor, int fd)
-    : drive_(drive), descriptor_(descriptor), socket_(drive.loop(), fd) {}
+Relay::Relay(RelayFirmware& firmware, uint32_t descriptor, int fd)
+    : firmware_(firmware), descriptor_(descriptor), socket_(firmware.loop(), fd) {}
 
 void Relay::connect(const sockaddr_in& address, Command& open) {
   opening_ = &open;
@@ -35,18 +35,18 @@ void Relay::connect(const sockaddr_in& address, Command& open) {
                        const int error = socket_error(self->socket_.native_handle());
                        self->ignore_writable();
                        self->connected(error);
-                       self->drive_.flush();
+                       self->firmware_.flush();
                      });
 }
 
 void Relay::connected(int error) {
   Command& open = *std::exchange(opening_, nullptr);
   if (error == 0) relay_v1::store_u32(open.data, descriptor_);
-  drive_.opened(*this, open, error);
+  firmware_.opened(*this, open, error);
 }
 
 void Relay::queue_read(Command& read) {
-  if (reads_queued_ == relay_v1::max_queued_reads) return drive_.complete(read, status::internal_error);
+  if (reads_queued_ == relay_v1::max_queued_reads) return firmware_.complete(read, status::internal_error);
   ++reads_queued_;
   reads_.push(read);
 }
@@ -69,7 +69,7 @@ void Relay::serve_reads() {
         drained_ = true;
         return;
       }
-      if (drive_.shipped()) {  // its relay thread is gone, and the waiting reads with it
+      if (firmware_.shipped()) {  // its relay thread is gone, and the waiting reads with it
         lost_ = true;
         return;
       }
@@ -85,7 +85,7 @@ void Relay::serve_reads() {
       Command& read = reads_.pop();
       --reads_queued_;
       relay_v1::store_u32(read.data, part);
-      drive_.complete(read, status::success);
+      firmware_.complete(read, status::success);
       left -= part;
     }
   }
@@ -96,7 +96,7 @@ void Relay::end_reads(int error) {
     Command& read = reads_.pop();
     --reads_queued_;
     relay_v1::store_u32(read.data, 0);
-    drive_.complete(read, error == 0 ? status::success : status::vendor_errno(error));
+    firmware_.complete(read, error == 0 ? status::success : status::vendor_errno(error));
   }
 }
 
@@ -109,7 +109,7 @@ void Relay::await_readable() {
                        self->drained_ = false;  // or ignore_writable() ended the wait: then recvmsg tells
                        if (self->closed_) return;
                        self->serve_reads();
-                       self->drive_.flush();
+                       self->firmware_.flush();
                        self->await_readable();  // after the answer: it is not in the way of a round trip
                      });
 }
@@ -136,7 +136,7 @@ void Relay::send_writes() {
     if (sent < 0) {
       if (errno == EAGAIN) return await_writable();
       if (errno == EINTR) continue;
-      lost_ = drive_.shipped();  // the error is taken: no recvmsg will tell the reads
+      lost_ = firmware_.shipped();  // the error is taken: no recvmsg will tell the reads
       return fail_writes(errno);
     }
     for (auto left = static_cast<size_t>(sent); left > 0;) {
@@ -148,7 +148,7 @@ void Relay::send_writes() {
       }
       left -= rest;
       first_write_sent_ = 0;
-      drive_.complete(writes_.pop(), status::success);
+      firmware_.complete(writes_.pop(), status::success);
     }
     if (static_cast<size_t>(sent) < total) return await_writable();
   }
@@ -162,8 +162,8 @@ void Relay::await_writable() {
                        if (cancelled || self->closed_) return;
                        self->ignore_writable();
                        self->send_writes();
-                       self->drive_.writes_moved(*self);
-                       self->drive_.flush();
+                       self->firmware_.writes_moved(*self);
+                       self->firmware_.flush();
                      });
 }
 
@@ -177,13 +177,14 @@ void Relay::ignore_writable() {
 void Relay::fail_writes(int error) {
   first_write_sent_ = 0;
   while (!writes_.empty()) {
-    drive_.complete(writes_.pop(), drive_.shipped() ? status::internal_error : status::vendor_errno(error));
+    firmware_.complete(writes_.pop(),
+                       firmware_.shipped() ? status::internal_error : status::vendor_errno(error));
   }
 }
 
 void Relay::close() {
   closed_ = true;
-  if (opening_ != nullptr) drive_.complete(*std::exchange(opening_, nullptr), status::internal_error);
+  if (opening_ != nullptr) firmware_.complete(*std::exchange(opening_, nullptr), status::internal_error);
   if (!lost_) end_reads(0);
   fail_writes(ECONNABORTED);
   socket_.close();

@@ -13,11 +13,11 @@ struct sockaddr_in;
 
 namespace nvsock::csd {
 
-class Drive;
+class RelayFirmware;
 
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
-  Relay(Drive& drive, uint32_t descriptor, int fd);  // takes over the non-blocking socket
+  Relay(RelayFirmware& firmware, uint32_t descriptor, int fd);  // takes over the non-blocking socket
 
   void connect(const sockaddr_in& address, Command& open);
   void queue_read(Command& read);    // served by serve_reads()
@@ -29,7 +29,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   // Ends the relay: waiting reads complete with end of stream, unsent writes fail.
   void close();
 
-  bool touched = false;  // listed by the drive for serve_reads()
+  bool touched = false;  // listed by the firmware for serve_reads()
 
  private:
   void connected(int error);
@@ -38,7 +38,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void end_reads(int error);  // 0: end of stream
   void fail_writes(int error);
 
-  Drive& drive_;
+  RelayFirmware& firmware_;
   const uint32_t descriptor_;
   asio::posix::stream_descriptor socket_;
   Command* opening_ = nullptr;

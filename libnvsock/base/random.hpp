@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace nvsock::csd {
+namespace nvsock {
 
 constexpr uint64_t mix(uint64_t value) {
   value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
@@ -35,4 +35,4 @@ class Random {
   uint64_t state_;
 };
 
-}  // namespace nvsock::csd
+}  // namespace nvsock

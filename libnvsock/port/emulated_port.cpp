@@ -11,9 +11,9 @@
 namespace nvsock {
 namespace {
 
-class EmulatedPort final : public csd::FallibleDrive, private csd::CompletionQueue {
+class EmulatedPort final : public FallibleDrive, private csd::CompletionQueue {
  public:
-  EmulatedPort(asio::io_context& loop, const EmulatedDriveOptions& options, csd::NetworkNamespace where)
+  EmulatedPort(asio::io_context& loop, const csd::DriveOptions& options, csd::NetworkNamespace where)
       : drive_(std::in_place, loop, options, std::move(where), static_cast<csd::CompletionQueue&>(*this)) {}
 
   void submit(Command& command) override { drive_->submit(command); }
@@ -64,19 +64,19 @@ struct LoopClock {
   AsioClock clock;
 };
 
-class FaultyPort final : private LoopClock, public csd::FaultPort {
+class FaultyPort final : private LoopClock, public FaultPort {
  public:
-  FaultyPort(asio::io_context& loop, const EmulatedDriveOptions& options,
-             std::unique_ptr<csd::FallibleDrive> drive, csd::Random random)
-      : LoopClock{AsioClock(loop)}, FaultPort(clock, csd::Random(random.next()), std::move(drive)) {
-    if (options.faults.seed) faults = csd::mixed_faults(random);
-    add(options.faults.reset_every, csd::HardFault::reset, reset_outage);
-    add(options.faults.restart_every, csd::HardFault::restart, reset_outage);
-    add(options.faults.gone_every, csd::HardFault::removal, leases_gone * options.lease);
+  FaultyPort(asio::io_context& loop, const EmulatedAddress& address, std::unique_ptr<FallibleDrive> drive,
+             Random random)
+      : LoopClock{AsioClock(loop)}, FaultPort(clock, Random(random.next()), std::move(drive)) {
+    if (address.faults.seed) faults = mixed_faults(random);
+    add(address.faults.reset_every, HardFault::reset, reset_outage);
+    add(address.faults.restart_every, HardFault::restart, reset_outage);
+    add(address.faults.gone_every, HardFault::removal, leases_gone * address.drive.lease);
   }
 
  private:
-  void add(uint64_t bytes, csd::HardFault kind, Clock::Duration outage) {
+  void add(uint64_t bytes, HardFault kind, Clock::Duration outage) {
     if (bytes > 0) faults.every.push_back({.bytes = bytes, .kind = kind, .outage = outage});
   }
 };
@@ -84,13 +84,13 @@ class FaultyPort final : private LoopClock, public csd::FaultPort {
 }  // namespace
 
 Result<std::unique_ptr<CommandPort>> open_emulated_port(asio::io_context& loop,
-                                                        const EmulatedDriveOptions& options) {
-  Result<csd::NetworkNamespace> where = csd::NetworkNamespace::open(options.netns);
+                                                        const EmulatedAddress& address) {
+  Result<csd::NetworkNamespace> where = csd::NetworkNamespace::open(address.drive.netns);
   if (!where) return where.error();
-  auto port = std::make_unique<EmulatedPort>(loop, options, std::move(*where));
-  if (!options.faults.any()) return std::unique_ptr<CommandPort>(std::move(port));
-  return std::unique_ptr<CommandPort>(std::make_unique<FaultyPort>(
-      loop, options, std::move(port), csd::Random(options.faults.seed.value_or(0))));
+  auto port = std::make_unique<EmulatedPort>(loop, address.drive, std::move(*where));
+  if (!address.faults.any()) return std::unique_ptr<CommandPort>(std::move(port));
+  return std::unique_ptr<CommandPort>(
+      std::make_unique<FaultyPort>(loop, address, std::move(port), Random(address.faults.seed.value_or(0))));
 }
 
 }  // namespace nvsock

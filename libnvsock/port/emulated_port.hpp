@@ -1,19 +1,20 @@
 // The embedded software drive as a command port: `emu:`, for machines without the hardware.
 //
-// Declared here so that the library can offer it; implemented by csd/, which this folder does not include.
+// The one place where host and drive are one process: this port owns a drive of csd/, which knows nothing of
+// ports. With faults, a FaultPort stands in front of it.
 #pragma once
 
 #include <asio/io_context.hpp>
 #include <memory>
 
 #include "libnvsock/base/result.hpp"
-#include "libnvsock/device_uri.hpp"
 #include "libnvsock/nvme/command_port.hpp"
+#include "libnvsock/port/emulated_address.hpp"
 
 namespace nvsock {
 
 // Fails when the network namespace cannot be opened. The loop must outlive the port.
 Result<std::unique_ptr<CommandPort>> open_emulated_port(asio::io_context& loop,
-                                                        const EmulatedDriveOptions& options);
+                                                        const EmulatedAddress& address);
 
 }  // namespace nvsock

@@ -6,7 +6,7 @@
 
 #include "libnvsock/relay/v2.hpp"
 
-namespace nvsock::csd {
+namespace nvsock {
 
 using namespace std::chrono_literals;
 
@@ -274,4 +274,4 @@ bool FaultPort::fail(HardFault kind, Clock::Duration outage) {
   return true;
 }
 
-}  // namespace nvsock::csd
+}  // namespace nvsock

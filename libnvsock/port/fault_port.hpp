@@ -24,7 +24,7 @@
 #include "libnvsock/base/random.hpp"
 #include "libnvsock/nvme/command_port.hpp"
 
-namespace nvsock::csd {
+namespace nvsock {
 
 // A drive that faults may reach.
 class FallibleDrive : public CommandPort {
@@ -163,4 +163,4 @@ class FaultPort : public CommandPort {
   FaultCounters counters_;
 };
 
-}  // namespace nvsock::csd
+}  // namespace nvsock

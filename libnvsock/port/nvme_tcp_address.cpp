@@ -6,13 +6,10 @@
 #include <cerrno>
 #include <span>
 
-#include "libnvsock/base/number.hpp"
-#include "libnvsock/base/quoted.hpp"
-
 namespace nvsock {
 namespace {
 
-using Transport = NvmeTcpTarget::Transport;
+using Transport = NvmeTcpAddress::Transport;
 
 constexpr struct {
   std::string_view text;
@@ -22,14 +19,6 @@ constexpr struct {
 
 Error invalid(std::string text) {
   return {EINVAL, std::move(text)};
-}
-
-// What stands before `mark`, which is dropped with it; all of it if there is no mark.
-std::string_view take_until(std::string_view& text, char mark) {
-  const size_t at = text.find(mark);
-  const std::string_view taken = text.substr(0, at);
-  text = at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
-  return taken;
 }
 
 // NVMe Base Specification 2.0, section 4.5.
@@ -49,22 +38,22 @@ bool parse_digests(std::string_view text, nvme_tcp::Digests& digests) {
   return true;
 }
 
-// Empty: the place is right.
-std::string parse_place(std::string_view place, NvmeTcpTarget& target) {
-  if (target.transport == Transport::tcp) {
+Result<void> parse_place(std::string_view place, NvmeTcpAddress& address) {
+  if (address.transport == Transport::tcp) {
     const Result<Endpoint> endpoint = parse_endpoint(place);
-    if (!endpoint) return endpoint.error().text;
-    target.endpoint = *endpoint;
-  } else if (target.transport == Transport::unix_socket) {
+    if (!endpoint) return endpoint.error();
+    address.endpoint = *endpoint;
+  } else if (address.transport == Transport::unix_socket) {
     constexpr size_t longest = sizeof sockaddr_un::sun_path - 1;
     if (!place.starts_with('/') || place.size() > longest || place.find('\0') != std::string_view::npos) {
-      return quoted(place) + " is not an absolute path of at most " + std::to_string(longest) + " bytes";
+      return invalid(quoted(place) + " is not an absolute path of at most " + std::to_string(longest) +
+                     " bytes");
     }
-    target.path = place;
+    address.path = place;
   } else {
     const std::string_view cid = take_until(place, ':');
-    if (!parse_number(cid, target.cid) || !parse_number(place, target.vsock_port)) {
-      return "a vsock address is CID:PORT, two numbers";
+    if (!parse_number(cid, address.cid) || !parse_number(place, address.vsock_port)) {
+      return invalid("a vsock address is CID:PORT, two numbers");
     }
   }
   return {};
@@ -76,54 +65,50 @@ bool is_nvme_tcp(std::string_view uri) {
   return std::ranges::any_of(prefixes, [&](const auto& prefix) { return uri.starts_with(prefix.text); });
 }
 
-Result<NvmeTcpTarget> parse_nvme_tcp_target(std::string_view uri) {
+Result<NvmeTcpAddress> parse_nvme_tcp_address(std::string_view uri) {
   const auto* const prefix =
       std::ranges::find_if(prefixes, [&](const auto& known) { return uri.starts_with(known.text); });
   if (prefix == std::end(prefixes)) return invalid("not the address of an NVMe/TCP target");
-  NvmeTcpTarget target;
-  target.transport = prefix->transport;
+  NvmeTcpAddress address;
+  address.transport = prefix->transport;
 
-  std::string_view options = uri.substr(prefix->text.size());
-  const std::string_view base = take_until(options, '?');
-  const size_t slash = target.transport == Transport::unix_socket ? base.rfind("/nqn.") : base.find('/');
+  UriReader reader(uri.substr(prefix->text.size()));
+  const std::string_view base = reader.base();
+  const size_t slash = address.transport == Transport::unix_socket ? base.rfind("/nqn.") : base.find('/');
   if (slash == std::string_view::npos) {
     return invalid("no subsystem's name; it stands behind a slash, such as /nqn.2014-08.org.example:csd");
   }
-  target.subsystem = base.substr(slash + 1);
-  if (!is_nqn(target.subsystem)) {
-    return invalid(quoted(target.subsystem) + " is not a subsystem's name (nqn. and so on, at most " +
+  address.subsystem = base.substr(slash + 1);
+  if (!is_nqn(address.subsystem)) {
+    return invalid(quoted(address.subsystem) + " is not a subsystem's name (nqn. and so on, at most " +
                    std::to_string(nvme::max_nqn) + " bytes)");
   }
-  if (std::string why = parse_place(base.substr(0, slash), target); !why.empty()) {
-    return invalid(std::move(why));
-  }
+  const Result<void> place = parse_place(base.substr(0, slash), address);
+  if (!place) return place.error();
 
-  while (!options.empty()) {
-    const std::string_view option = take_until(options, '&');
-    std::string_view value = option;
-    const std::string_view key = take_until(value, '=');
+  while (const auto option = reader.next()) {
+    const auto& [text, key, value] = *option;
     if (key == "hostnqn") {
       if (!is_nqn(value)) return invalid("hostnqn=" + printable(value) + " is not a host's name (nqn. ...)");
-      target.host = value;
+      address.host = value;
     } else if (key == "digests") {
-      if (!parse_digests(value, target.digests)) {
+      if (!parse_digests(value, address.digests)) {
         return invalid("digests=" + printable(value) + " is unknown (header, data, header,data or none)");
       }
     } else if (key == "tls-key") {
       if (value.empty() || value.find('\0') != std::string_view::npos) {
         return invalid("tls-key=" + printable(value) + " is not the name of a file");
       }
-      target.tls_key = value;
+      address.tls_key = value;
     } else if (key == "tls-identity") {
-      if (!parse_number(value, target.tls_identity) || target.tls_identity > 1) {
+      if (!parse_number(value, address.tls_identity) || address.tls_identity > 1) {
         return invalid("tls-identity=" + printable(value) + " is not a version of PSK identities (0 or 1)");
       }
     } else {
-      return invalid("unknown option " + quoted(option) +
-                     " (hostnqn=NQN, digests=header,data, tls-key=FILE, tls-identity=0|1)");
+      return unknown_option(*option, nvme_tcp_options);
     }
   }
-  return target;
+  return address;
 }
 
 }  // namespace nvsock

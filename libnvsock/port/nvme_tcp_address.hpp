@@ -10,12 +10,13 @@
 #include <string_view>
 
 #include "libnvsock/base/result.hpp"
+#include "libnvsock/base/uri.hpp"
 #include "libnvsock/nvme/tcp_pdu.hpp"
 #include "libnvsock/socket/endpoint.hpp"
 
 namespace nvsock {
 
-struct NvmeTcpTarget {
+struct NvmeTcpAddress {
   enum class Transport { tcp, unix_socket, vsock };
 
   Transport transport = Transport::tcp;
@@ -30,9 +31,16 @@ struct NvmeTcpTarget {
   unsigned tls_identity = 1;  // version of the PSK identity
 };
 
-// Is it for parse_nvme_tcp_target() to say whether the URI is right?
+inline constexpr KnownOption nvme_tcp_options[] = {
+    {"hostnqn=NQN", "this host's name (that of /etc/nvme/hostnqn)"},
+    {"digests=header,data", "checksums (none)"},
+    {"tls-key=FILE", "TLS, with the key in FILE (none)"},
+    {"tls-identity=0|1", "version of the key's identity (1)"},
+};
+
+// Is it for parse_nvme_tcp_address() to say whether the URI is right?
 bool is_nvme_tcp(std::string_view uri);
 // EINVAL with a sentence that names the part that is wrong.
-Result<NvmeTcpTarget> parse_nvme_tcp_target(std::string_view uri);
+Result<NvmeTcpAddress> parse_nvme_tcp_address(std::string_view uri);
 
 }  // namespace nvsock

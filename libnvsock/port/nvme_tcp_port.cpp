@@ -35,7 +35,7 @@ struct HostIdentity {
 };
 
 // As nvme-cli does: the name from its file, or one made of a random UUID (section 4.5, second form).
-HostIdentity identity_of(const NvmeTcpTarget& target) {
+HostIdentity identity_of(const NvmeTcpAddress& target) {
   HostIdentity host;
   host.nqn = target.host;
   host.id = random_id();
@@ -53,13 +53,13 @@ HostIdentity identity_of(const NvmeTcpTarget& target) {
   return host;
 }
 
-std::string name_of(const NvmeTcpTarget& target) {
+std::string name_of(const NvmeTcpAddress& target) {
   switch (target.transport) {
-    case NvmeTcpTarget::Transport::tcp:
+    case NvmeTcpAddress::Transport::tcp:
       return target.endpoint.text();
-    case NvmeTcpTarget::Transport::unix_socket:
+    case NvmeTcpAddress::Transport::unix_socket:
       return printable(target.path);
-    case NvmeTcpTarget::Transport::vsock:
+    case NvmeTcpAddress::Transport::vsock:
       break;
   }
   return "vsock:" + std::to_string(target.cid) + ":" + std::to_string(target.vsock_port);
@@ -67,7 +67,8 @@ std::string name_of(const NvmeTcpTarget& target) {
 
 class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
  public:
-  NvmeTcpPort(asio::io_context& loop, const NvmeTcpTarget& target, Log log, const NvmeTcpPortOptions& options)
+  NvmeTcpPort(asio::io_context& loop, const NvmeTcpAddress& target, Log log,
+              const NvmeTcpPortOptions& options)
       : loop_(loop),
         clock_(loop),
         target_(target),
@@ -144,7 +145,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
 
   asio::io_context& loop_;
   AsioClock clock_;
-  const NvmeTcpTarget target_;
+  const NvmeTcpAddress target_;
   const std::string name_;
   const HostIdentity host_;
   const NvmeTcpPortOptions options_;
@@ -425,7 +426,7 @@ void NvmeTcpPort::deliver() {
 
 }  // namespace
 
-Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpTarget& target,
+Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpAddress& target,
                                                         Log log, const NvmeTcpPortOptions& options) {
   auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
   if (Error error = port->prepare(); error.code != 0) return error;

@@ -31,7 +31,7 @@ struct NvmeTcpPortOptions {
 
 // Connects, and returns when the controller is live. Blocks, running the loop, for at most 30 s: `attempt`
 // for each of up to three addresses; looking up a host name comes on top. The loop must outlive the port.
-Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpTarget& target,
+Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpAddress& target,
                                                         Log log, const NvmeTcpPortOptions& options = {});
 
 }  // namespace nvsock

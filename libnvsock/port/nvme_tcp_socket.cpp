@@ -33,8 +33,8 @@ Result<std::vector<SocketAddress>> look_up(const Endpoint& endpoint) {
 
 }  // namespace
 
-Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpTarget& target) {
-  using Transport = NvmeTcpTarget::Transport;
+Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpAddress& target) {
+  using Transport = NvmeTcpAddress::Transport;
   SocketAddress address;
   if (target.transport == Transport::tcp) {
     address.size = target.endpoint.to_sockaddr(address.bytes);

@@ -13,7 +13,7 @@ namespace nvsock {
 inline constexpr size_t max_target_addresses = 3;
 
 // Where the target listens: one or more addresses. Blocks while a host name is looked up. Threads: any.
-Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpTarget& target);
+Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpAddress& target);
 
 // A non-blocking stream socket that is connected or on its way to be: writable then. -1 with errno.
 int connect_to(const SocketAddress& address);

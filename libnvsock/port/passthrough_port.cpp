@@ -2,7 +2,7 @@
 
 #include <cerrno>
 
-#include "libnvsock/host/probe.hpp"
+#include "libnvsock/nvme/identify.hpp"
 #include "libnvsock/port/ioctl_port.hpp"
 #include "libnvsock/port/nvme_driver.hpp"
 #include "libnvsock/port/uring_port.hpp"

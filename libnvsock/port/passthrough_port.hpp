@@ -8,8 +8,8 @@
 
 #include "libnvsock/base/log.hpp"
 #include "libnvsock/base/result.hpp"
-#include "libnvsock/device_uri.hpp"
 #include "libnvsock/nvme/command_port.hpp"
+#include "libnvsock/port/controller_address.hpp"
 
 namespace nvsock {
 

@@ -15,18 +15,21 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   check(uri->text == text, "the text is kept");
-  check(uri->relays >= 1 && uri->relays <= DeviceUri::max_relays, "relays are bounded");
-  check(uri->emulated.streams >= 1 && uri->emulated.streams <= DeviceUri::max_streams, "streams are bounded");
-  check(uri->emulated.netns.find('/') == std::string::npos, "a namespace is a name, not a path");
-  if (uri->kind == DeviceUri::Kind::controller) {
-    check(uri->controller.starts_with("nvme") && uri->controller.find('/') == std::string::npos,
+  check(uri->relays() >= 1 && uri->relays() <= csd::max_relays, "relays are bounded");
+  if (const auto* emulated = std::get_if<EmulatedAddress>(&uri->address)) {
+    const csd::DriveOptions& drive = emulated->drive;
+    check(drive.streams >= 1 && drive.streams <= csd::max_streams, "streams are bounded");
+    check(drive.netns.find('/') == std::string::npos, "a namespace is a name, not a path");
+  }
+  if (const auto* controller = std::get_if<ControllerAddress>(&uri->address)) {
+    check(controller->name.starts_with("nvme") && controller->name.find('/') == std::string::npos,
           "a controller is a name, not a path");
   }
-  if (uri->kind == DeviceUri::Kind::nvme_tcp) {
-    check(uri->target.subsystem.starts_with("nqn.") && uri->target.subsystem.size() <= nvme::max_nqn,
+  if (const auto* target = std::get_if<NvmeTcpAddress>(&uri->address)) {
+    check(target->subsystem.starts_with("nqn.") && target->subsystem.size() <= nvme::max_nqn,
           "a subsystem has a name");
-    if (uri->target.transport == NvmeTcpTarget::Transport::unix_socket)
-      check(uri->target.path.starts_with('/') && addresses_of(uri->target), "a socket has an address");
+    if (target->transport == NvmeTcpAddress::Transport::unix_socket)
+      check(target->path.starts_with('/') && addresses_of(*target), "a socket has an address");
   }
   return 0;
 }

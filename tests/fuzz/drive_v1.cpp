@@ -74,7 +74,7 @@ struct Sent : Command {
 class Run final : private PortClient {
  public:
   Run(const Services& services, Input input) : services_(services), input_(input) {
-    EmulatedDriveOptions options;
+    DriveOptions options;
     const uint8_t flags = input_.number<uint8_t>();
     options.firmware = (flags & 1) != 0 ? Firmware::shipped : Firmware::fixed;
     options.relays = 1 + (flags >> 1) % 4;

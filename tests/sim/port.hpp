@@ -15,7 +15,7 @@
 namespace nvsock::sim {
 
 // The drive's side: what it executes and completes.
-class SimDrive final : public csd::FallibleDrive, private csd::CompletionQueue {
+class SimDrive final : public FallibleDrive, private csd::CompletionQueue {
  public:
   SimDrive(Clock& clock, csd::ServiceFactory& services, Random random, Story& story, Referee& referee,
            csd::SessionTableOptions options);
@@ -50,7 +50,7 @@ class SimDrive final : public csd::FallibleDrive, private csd::CompletionQueue {
 };
 
 // The host's side: what it submits and is told.
-class SimPort final : public csd::FaultPort {
+class SimPort final : public FaultPort {
  public:
   static constexpr unsigned max_in_flight = 16;
 

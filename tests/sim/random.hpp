@@ -5,7 +5,7 @@
 
 namespace nvsock::sim {
 
-using csd::mix;
-using csd::Random;
+using nvsock::mix;
+using nvsock::Random;
 
 }  // namespace nvsock::sim

@@ -334,9 +334,9 @@ class World final : private ListenerObserver {
 
   // --- faults ---
 
-  csd::Faults choose_faults() {
+  Faults choose_faults() {
     const Clock::Duration latencies[] = {0us, 20us, 1ms, 1ms, 30ms, 200ms};
-    csd::Faults faults;
+    Faults faults;
     faults.latency = random_.one_of(latencies);
     calm_ = random_.chance(200);
     if (calm_) return faults;
@@ -365,14 +365,14 @@ class World final : private ListenerObserver {
 
   void hard_fault(unsigned kind) {
     if (kind < 50) {
-      port_.fail(csd::HardFault::reset);
+      port_.fail(HardFault::reset);
     } else if (kind < 70) {
-      port_.fail(csd::HardFault::removal);
+      port_.fail(HardFault::removal);
     } else if (kind < 84) {
-      if (port_.fail(csd::HardFault::restart)) loss_settled_ = Clock::TimePoint::max();
+      if (port_.fail(HardFault::restart)) loss_settled_ = Clock::TimePoint::max();
     } else if (kind < 88) {
       const Clock::Duration outage = drive_options_.lease + up_to(random_, 20s) - 5s;
-      if (port_.fail(csd::HardFault::reset, outage)) expect_given_up(outage);
+      if (port_.fail(HardFault::reset, outage)) expect_given_up(outage);
     } else if (drive_->table().sessions() > 0) {
       ++sessions_ended_;
       drive_->end_session();
@@ -399,7 +399,7 @@ class World final : private ListenerObserver {
   }
 
   unsigned hard_faults() const {
-    const csd::FaultCounters& counters = port_.counters();
+    const FaultCounters& counters = port_.counters();
     return counters.resets + counters.removals + counters.restarts + sessions_ended_;
   }
 

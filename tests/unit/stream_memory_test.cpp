@@ -223,15 +223,14 @@ class StreamMemoryTest : public ::testing::Test, private StreamObserver {
     getrlimit(RLIMIT_NOFILE, &descriptors);
     descriptors.rlim_cur = descriptors.rlim_max;
     setrlimit(RLIMIT_NOFILE, &descriptors);
-    auto opened = open_emulated_port(loop, parse_device_uri("emu:?dialect=v2")->emulated);
+    auto opened = open_emulated_port(loop, EmulatedAddress{});
     ASSERT_TRUE(opened);
     port = std::move(*opened);
-    std::string why;
-    const auto capabilities = probe_capabilities(loop, *port, why);
-    ASSERT_TRUE(capabilities) << why;
+    const auto drive = probe_second_generation(loop, *port);
+    ASSERT_TRUE(drive) << drive.error().text;
     border = std::make_unique<Border>(*port);
     const Runs as(End::host);
-    dialect = std::make_unique<DialectV2>(clock, *border, *capabilities, DialectV2Options{});
+    dialect = std::make_unique<DialectV2>(clock, *border, drive->capabilities, DialectV2Options{});
   }
 
   asio::io_context loop;

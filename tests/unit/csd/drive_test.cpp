@@ -23,7 +23,7 @@ struct V2Command : Command {
 class DriveV2Test : public ::testing::Test {
  protected:
   void start(bool second_generation) {
-    EmulatedDriveOptions options;
+    DriveOptions options;
     options.firmware = second_generation ? Firmware::second : Firmware::fixed;
     auto opened = open_emulated_port(loop, options);
     ASSERT_TRUE(opened);

@@ -45,7 +45,7 @@ TEST_F(DeviceTest, tells_what_it_is) {
   EXPECT_EQ(device->model(), "Linux pci_epf");
   EXPECT_EQ(device->dialect(), "v1");
   EXPECT_EQ(device->port(), "emulated drive");
-  EXPECT_EQ(device->uri().relays, 3u);
+  EXPECT_EQ(device->uri().relays(), 3u);
 }
 
 TEST_F(DeviceTest, sentences_name_what_cannot_be_opened) {

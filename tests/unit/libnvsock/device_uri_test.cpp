@@ -7,23 +7,36 @@
 namespace nvsock {
 namespace {
 
+using csd::Firmware;
 using test::expect_sentence;
+
+// The address is of this kind, or the test ends here.
+template <typename Address>
+Address address_of(const Result<DeviceUri>& uri) {
+  return std::get<Address>(uri->address);
+}
+EmulatedAddress emulated(const std::string& text) {
+  return address_of<EmulatedAddress>(parse_device_uri(text));
+}
+ControllerAddress controller(const std::string& text) {
+  return address_of<ControllerAddress>(parse_device_uri(text));
+}
 
 TEST(DeviceUri, controller_has_the_relays_of_the_firmware_unless_told) {
   const Result<DeviceUri> uri = parse_device_uri("/dev/nvme12");
   ASSERT_TRUE(uri);
-  EXPECT_EQ(uri->kind, DeviceUri::Kind::controller);
-  EXPECT_EQ(uri->controller, "nvme12");
+  ASSERT_TRUE(std::holds_alternative<ControllerAddress>(uri->address));
+  EXPECT_EQ(address_of<ControllerAddress>(uri).name, "nvme12");
   EXPECT_EQ(uri->text, "/dev/nvme12");
-  EXPECT_EQ(uri->relays, 4u);
-  EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9")->relays, 9u);
+  EXPECT_EQ(uri->relays(), 4u);
+  EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9")->relays(), 9u);
 }
 
 TEST(DeviceUri, a_controller_is_reached_as_the_kernel_can_unless_told) {
-  EXPECT_EQ(parse_device_uri("/dev/nvme0")->passthrough, Passthrough::automatic);
-  EXPECT_EQ(parse_device_uri("/dev/nvme0?passthrough=auto")->passthrough, Passthrough::automatic);
-  EXPECT_EQ(parse_device_uri("/dev/nvme0?passthrough=io_uring")->passthrough, Passthrough::io_uring);
-  EXPECT_EQ(parse_device_uri("/dev/nvme0?relays=9&passthrough=ioctl")->passthrough, Passthrough::ioctl);
+  EXPECT_EQ(controller("/dev/nvme0").passthrough, Passthrough::automatic);
+  EXPECT_EQ(controller("/dev/nvme0?passthrough=auto").passthrough, Passthrough::automatic);
+  EXPECT_EQ(controller("/dev/nvme0?passthrough=io_uring").passthrough, Passthrough::io_uring);
+  EXPECT_EQ(controller("/dev/nvme0?relays=9&passthrough=ioctl").passthrough, Passthrough::ioctl);
   for (const char* value : {"", "uring", "IOCTL", "ioctl "}) {
     expect_sentence(parse_device_uri("/dev/nvme0?passthrough=" + std::string(value)),
                     "passthrough=" + std::string(value) + " is unknown (auto, io_uring, ioctl)");
@@ -35,10 +48,10 @@ TEST(DeviceUri, emulated_drive_is_of_the_second_generation) {
   for (const char* text : {"emu:", "emu:?"}) {
     const Result<DeviceUri> uri = parse_device_uri(text);
     ASSERT_TRUE(uri) << text;
-    EXPECT_EQ(uri->kind, DeviceUri::Kind::emulated);
-    EXPECT_EQ(uri->emulated.firmware, Firmware::second);
-    EXPECT_EQ(uri->emulated.streams, 16384u);
-    EXPECT_EQ(uri->emulated.netns, "");
+    ASSERT_TRUE(std::holds_alternative<EmulatedAddress>(uri->address));
+    EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.firmware, Firmware::second);
+    EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.streams, 16384u);
+    EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.netns, "");
   }
 }
 
@@ -46,33 +59,33 @@ TEST(DeviceUri, emulated_drive_takes_options_in_any_order) {
   for (const char* text : {"emu:?relays=7&netns=drive&dialect=v1", "emu:?dialect=v1&netns=drive&relays=7"}) {
     const Result<DeviceUri> uri = parse_device_uri(text);
     ASSERT_TRUE(uri) << text;
-    EXPECT_EQ(uri->relays, 7u);
-    EXPECT_EQ(uri->emulated.relays, 7u);
-    EXPECT_EQ(uri->emulated.netns, "drive");
-    EXPECT_EQ(uri->emulated.firmware, Firmware::shipped);
+    EXPECT_EQ(uri->relays(), 7u);
+    EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.relays, 7u);
+    EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.netns, "drive");
+    EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.firmware, Firmware::shipped);
   }
 }
 
 TEST(DeviceUri, shipped_firmware_has_4_relays) {
   const Result<DeviceUri> uri = parse_device_uri("emu:?dialect=v1");
   ASSERT_TRUE(uri);
-  EXPECT_EQ(uri->relays, 4u);
-  EXPECT_EQ(uri->emulated.relays, 4u);
+  EXPECT_EQ(uri->relays(), 4u);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.relays, 4u);
 }
 
 TEST(DeviceUri, fixed_firmware_has_64_relays) {
   const Result<DeviceUri> uri = parse_device_uri("emu:?dialect=v1-fixed");
   ASSERT_TRUE(uri);
-  EXPECT_EQ(uri->emulated.firmware, Firmware::fixed);
-  EXPECT_EQ(uri->relays, 64u);
-  EXPECT_EQ(uri->emulated.relays, 64u);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.firmware, Firmware::fixed);
+  EXPECT_EQ(uri->relays(), 64u);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.relays, 64u);
 }
 
 TEST(DeviceUri, relays_are_1_to_512_and_streams_1_to_16384) {
-  EXPECT_EQ(parse_device_uri("emu:?relays=1&dialect=v1")->relays, 1u);
-  EXPECT_EQ(parse_device_uri("emu:?relays=512&dialect=v1")->relays, 512u);
-  EXPECT_EQ(parse_device_uri("emu:?relays=1")->emulated.streams, 1u);
-  EXPECT_EQ(parse_device_uri("emu:?relays=16384")->emulated.streams, 16384u);
+  EXPECT_EQ(parse_device_uri("emu:?relays=1&dialect=v1")->relays(), 1u);
+  EXPECT_EQ(parse_device_uri("emu:?relays=512&dialect=v1")->relays(), 512u);
+  EXPECT_EQ(emulated("emu:?relays=1").drive.streams, 1u);
+  EXPECT_EQ(emulated("emu:?relays=16384").drive.streams, 16384u);
   expect_sentence(parse_device_uri("emu:?relays=16385"), "relays=16385 is out of range (1-16384)");
   for (const char* value : {"0", "513", "-1", "+4", "4x", "x", "", " 4", "99999999999999999999"}) {
     for (const char* base : {"emu:?dialect=v1&", "emu:?dialect=v1-fixed&", "/dev/nvme0?"}) {
@@ -117,15 +130,15 @@ TEST(DeviceUri, faults_have_a_seed_and_sizes) {
   const Result<DeviceUri> uri = parse_device_uri(
       "emu:?faults=18446744073709551615&reset_every=64M&restart_every=3K&gone_every=7&lease=2&dialect=v2");
   ASSERT_TRUE(uri);
-  EXPECT_EQ(uri->emulated.faults.seed, UINT64_MAX);
-  EXPECT_EQ(uri->emulated.faults.reset_every, 64u << 20);
-  EXPECT_EQ(uri->emulated.faults.restart_every, 3u << 10);
-  EXPECT_EQ(uri->emulated.faults.gone_every, 7u);
-  EXPECT_EQ(uri->emulated.lease, std::chrono::seconds(2));
-  EXPECT_EQ(parse_device_uri("emu:?dialect=v2&reset_every=17179869183G")->emulated.faults.reset_every,
-            UINT64_C(17179869183) << 30);
-  EXPECT_FALSE(parse_device_uri("emu:?dialect=v2&lease=3600")->emulated.faults.any());
-  EXPECT_TRUE(parse_device_uri("emu:?dialect=v2&faults=0")->emulated.faults.any());
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).faults.seed, UINT64_MAX);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).faults.reset_every, 64u << 20);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).faults.restart_every, 3u << 10);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).faults.gone_every, 7u);
+  EXPECT_EQ(address_of<EmulatedAddress>(uri).drive.lease, std::chrono::seconds(2));
+  EXPECT_EQ(emulated("emu:?dialect=v2&reset_every=17179869183G").faults.reset_every, UINT64_C(17179869183)
+                                                                                         << 30);
+  EXPECT_FALSE(emulated("emu:?dialect=v2&lease=3600").faults.any());
+  EXPECT_TRUE(emulated("emu:?dialect=v2&faults=0").faults.any());
 }
 
 TEST(DeviceUri, bad_faults_are_named) {
@@ -156,26 +169,26 @@ TEST(DeviceUri, a_netns_is_a_file_name) {
     expect_sentence(parse_device_uri("emu:?netns=" + name),
                     "netns=" + printable(name) + " cannot be a namespace's name");
   }
-  EXPECT_EQ(parse_device_uri("emu:?netns=" + std::string(255, 'n'))->emulated.netns.size(), 255u);
+  EXPECT_EQ(emulated("emu:?netns=" + std::string(255, 'n')).drive.netns.size(), 255u);
 }
 
 // --- NVMe/TCP ---
 
 const std::string csd_nqn = "nqn.2014-08.org.example:csd/1";
 
-NvmeTcpTarget target_of(const std::string& text) {
+NvmeTcpAddress target_of(const std::string& text) {
   const Result<DeviceUri> uri = parse_device_uri(text);
   EXPECT_TRUE(uri) << uri.error().text;
   if (!uri) return {};
-  EXPECT_EQ(uri->kind, DeviceUri::Kind::nvme_tcp);
+  const auto address = address_of<NvmeTcpAddress>(uri);
   EXPECT_EQ(uri->text, text);
-  EXPECT_EQ(uri->target.subsystem, csd_nqn);
-  return uri->target;
+  EXPECT_EQ(address.subsystem, csd_nqn);
+  return address;
 }
 
 TEST(DeviceUri, nvme_tcp_has_a_host_and_a_port) {
-  const NvmeTcpTarget target = target_of("nvme-tcp://192.0.2.7:4420/" + csd_nqn);
-  EXPECT_EQ(target.transport, NvmeTcpTarget::Transport::tcp);
+  const NvmeTcpAddress target = target_of("nvme-tcp://192.0.2.7:4420/" + csd_nqn);
+  EXPECT_EQ(target.transport, NvmeTcpAddress::Transport::tcp);
   EXPECT_EQ(target.endpoint.text(), "192.0.2.7:4420");
   EXPECT_EQ(target.host, "");
   EXPECT_FALSE(target.digests.header || target.digests.data);
@@ -190,26 +203,26 @@ TEST(DeviceUri, the_path_of_a_unix_socket_ends_at_the_last_name_of_a_subsystem) 
 }
 
 TEST(DeviceUri, vsock_has_two_numbers) {
-  const NvmeTcpTarget target = target_of("vsock:3:4420/" + csd_nqn);
-  EXPECT_EQ(target.transport, NvmeTcpTarget::Transport::vsock);
+  const NvmeTcpAddress target = target_of("vsock:3:4420/" + csd_nqn);
+  EXPECT_EQ(target.transport, NvmeTcpAddress::Transport::vsock);
   EXPECT_EQ(target.cid, 3u);
   EXPECT_EQ(target.vsock_port, 4420u);
 }
 
 TEST(DeviceUri, nvme_tcp_takes_a_name_of_the_host_and_digests) {
-  const NvmeTcpTarget both =
+  const NvmeTcpAddress both =
       target_of("unix:/s/" + csd_nqn + "?digests=header,data&hostnqn=nqn.2014-08.org.example:host");
   EXPECT_TRUE(both.digests.header && both.digests.data);
   EXPECT_EQ(both.host, "nqn.2014-08.org.example:host");
-  const NvmeTcpTarget one = target_of("vsock:3:4420/" + csd_nqn + "?digests=data");
+  const NvmeTcpAddress one = target_of("vsock:3:4420/" + csd_nqn + "?digests=data");
   EXPECT_TRUE(!one.digests.header && one.digests.data);
-  const NvmeTcpTarget none = target_of("vsock:3:4420/" + csd_nqn + "?digests=none");
+  const NvmeTcpAddress none = target_of("vsock:3:4420/" + csd_nqn + "?digests=none");
   EXPECT_FALSE(none.digests.header || none.digests.data);
   EXPECT_EQ(none.tls_key, "");
 }
 
 TEST(DeviceUri, nvme_tcp_takes_a_tls_key) {
-  const NvmeTcpTarget usual = target_of("vsock:3:4420/" + csd_nqn + "?tls-key=/etc/nvsock/a=b");
+  const NvmeTcpAddress usual = target_of("vsock:3:4420/" + csd_nqn + "?tls-key=/etc/nvsock/a=b");
   EXPECT_EQ(usual.tls_key, "/etc/nvsock/a=b");
   EXPECT_EQ(usual.tls_identity, 1u);
   EXPECT_EQ(target_of("vsock:3:4420/" + csd_nqn + "?tls-key=k&tls-identity=0").tls_identity, 0u);

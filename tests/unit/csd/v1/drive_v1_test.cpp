@@ -41,7 +41,7 @@ class DriveTest : public ::testing::Test {
  protected:
   void SetUp() override { start({}); }
 
-  void start(const EmulatedDriveOptions& options) {
+  void start(const DriveOptions& options) {
     auto opened = open_emulated_port(loop, options);
     ASSERT_TRUE(opened);
     port = std::move(*opened);

@@ -241,7 +241,7 @@ class NvmeTcpPortTest : public ::testing::Test {
     if (thread.joinable()) thread.join();
   }
   Result<std::unique_ptr<CommandPort>> try_open() {
-    NvmeTcpTarget target;
+    NvmeTcpAddress target;
     target.endpoint = *parse_endpoint(listener.text());
     target.subsystem = csd_nqn;
     target.digests = digests;
