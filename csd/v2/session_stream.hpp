@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "csd/base/byte_queue.hpp"
-#include "csd/base/list.hpp"
 #include "csd/sockets/service.hpp"
 #include "libnvsock/base/clock.hpp"
+#include "libnvsock/base/list.hpp"
 #include "libnvsock/relay/v2.hpp"
 
 namespace nvsock::csd {

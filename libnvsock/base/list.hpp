@@ -2,7 +2,7 @@
 // that dies leaves by itself. Owns nothing.
 #pragma once
 
-namespace nvsock::csd {
+namespace nvsock {
 
 template <typename Node>
 class List;
@@ -54,4 +54,4 @@ class List {
   Link<Node> ends_;
 };
 
-}  // namespace nvsock::csd
+}  // namespace nvsock
