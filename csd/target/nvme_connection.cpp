@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <asio/post.hpp>
 #include <cerrno>
 #include <cstring>
@@ -28,7 +27,6 @@ constexpr unsigned max_large = 32;
 constexpr uint16_t entries_before_connect = 1;
 // Receiving, one connection does not keep the others waiting for longer than so many calls.
 constexpr int receives_at_once = 16;
-constexpr size_t max_gather = 32;
 // Replies from this size on do not wait for others.
 constexpr uint32_t sent_at_once = 64 * 1024;
 
@@ -38,13 +36,13 @@ NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::unique_p
                                std::string peer, QueueExecutor& executor)
     : around_(around),
       socket_(around.loop, fd),
-      writable_(around.loop),
       transport_(std::move(transport)),
       peer_(std::move(peer)),
       executor_(&executor),
       timer_(around.clock.make_timer()),
       receiver_(From::host, *this),
-      entries_(entries_before_connect) {
+      entries_(entries_before_connect),
+      sender_(around.loop, *this) {
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // fails for other families, which have no delay
 }
@@ -56,6 +54,7 @@ void NvmeConnection::start() {
     log(LogLevel::info, "no Connect in time");
     close();
   });
+  sender_.start(socket_.native_handle(), *transport_);
   await_readable();
 }
 
@@ -74,9 +73,9 @@ void NvmeConnection::close() {
   if (std::exchange(closed_, true)) return;
   timer_->disarm();
   transport_->end();
+  sender_.stop();
   asio::error_code ignored;
   socket_.close(ignored);
-  writable_.stop();
   leave();
 }
 
@@ -134,7 +133,7 @@ bool NvmeConnection::fail(FatalError error, uint32_t where) {
                              ", information " + std::to_string(where));
   leave();
   ending_ = true;
-  Outgoing& out = outgoing_.emplace_back();
+  nvme_tcp::OutgoingPdu& out = sender_.add(nullptr);
   out.head_size = encode_term(From::controller, {error, where}, out.head);
   timer_->arm(end_patience, [this] { close(); });
   return false;
@@ -166,7 +165,7 @@ bool NvmeConnection::on_ic_req(nvme_tcp::HeaderBytes header) {
   // Linux asks for no alignment of the data it gets, and nothing else here would need padding.
   if (request.alignment != 0) return fail(FatalError::unsupported_parameter, nvme_tcp::offset::hpda);
   initialized_ = true;
-  Outgoing& out = outgoing_.emplace_back();
+  nvme_tcp::OutgoingPdu& out = sender_.add(nullptr);
   out.head_size =
       encode(nvme_tcp::IcResp{.digests = request.digests, .max_h2c_data = max_transfer}, out.head);
   digests_ = request.digests;
@@ -247,7 +246,7 @@ bool NvmeConnection::take_buffer(Request& request) {
 void NvmeConnection::start_transfer(Request& request) {
   if (nvme::direction_of(request) != nvme::Direction::to_controller) return run(request);
   request.wants_data = true;
-  Outgoing& out = outgoing_.emplace_back();
+  nvme_tcp::OutgoingPdu& out = sender_.add(nullptr);
   out.head_size = encode(
       nvme_tcp::R2t{.cid = request.cid, .tag = request.tag, .offset = 0, .length = request.data_length},
       digests_, out.head);
@@ -303,8 +302,7 @@ void NvmeConnection::respond(Request& request) {
                               .status = done.status};
   entry.do_not_retry =
       done.status != status::success && done.status != nvme::status::transient_transport_error;
-  Outgoing& out = outgoing_.emplace_back();
-  out.request = &request;
+  nvme_tcp::OutgoingPdu& out = sender_.add(&request);
   uint8_t response[nvme_tcp::max_header_size];
   const size_t response_size = encode(entry, digests_, response);
   if (done.status != status::success || request.reply == 0) {
@@ -312,19 +310,19 @@ void NvmeConnection::respond(Request& request) {
     out.head_size = response_size;
     return;
   }
-  out.data = request.reply;
+  out.data = static_cast<const uint8_t*>(request.data);
+  out.data_size = request.reply;
   out.head_size = encode(nvme_tcp::Data{.cid = request.cid, .length = request.reply, .last = true},
                          From::controller, digests_, out.head);
   const std::span<uint8_t> tail(out.tail);
   if (digests_.data) {
-    nvme_tcp::store_digest({static_cast<const uint8_t*>(request.data), request.reply},
-                           tail.first<nvme_tcp::digest_size>());
+    nvme_tcp::store_digest({out.data, out.data_size}, tail.first<nvme_tcp::digest_size>());
     out.tail_size = nvme_tcp::digest_size;
   }
   std::copy_n(response, response_size, out.tail + out.tail_size);
   out.tail_size += response_size;
   // While the next is made, the host is at work on this one, which is in the cache still.
-  if (out.data >= sent_at_once) send();
+  if (out.data_size >= sent_at_once) send();
 }
 
 void NvmeConnection::give_back(Request& request) {
@@ -344,7 +342,7 @@ bool NvmeConnection::start_waiting() {
 void NvmeConnection::flush() {
   do send();
   while (start_waiting());
-  if (ending_ && !writable_.waiting() && !closed_) {
+  if (ending_ && !sender_.waiting() && !closed_) {
     transport_->end();
     shutdown(socket_.native_handle(), SHUT_WR);
   }
@@ -352,32 +350,7 @@ void NvmeConnection::flush() {
 
 // Runs no request, so that it may be called while one runs.
 void NvmeConnection::send() {
-  while (!writable_.waiting() && !closed_ && transport_->sends(!outgoing_.empty())) {
-    std::array<iovec, 3 * max_gather> parts;
-    size_t count = 0;
-    size_t skip = sent_;
-    const auto add = [&](void* bytes, size_t size) {
-      const size_t skipped = std::min(skip, size);
-      skip -= skipped;
-      if (size > skipped) parts[count++] = {static_cast<uint8_t*>(bytes) + skipped, size - skipped};
-    };
-    for (size_t i = 0; i < std::min(outgoing_.size(), max_gather); ++i) {
-      Outgoing& out = outgoing_[i];
-      add(out.head, out.head_size);
-      if (out.data > 0) add(out.request->data, out.data);
-      add(out.tail, out.tail_size);
-    }
-    const ssize_t left = transport_->send({parts.data(), count});
-    if (left < 0 && errno == EAGAIN) return await_writable();
-    if (left < 0) return abandon();
-    sent_ += static_cast<size_t>(left);
-    while (!outgoing_.empty() && sent_ >= outgoing_.front().size()) {
-      sent_ -= outgoing_.front().size();
-      Request* const request = outgoing_.front().request;
-      outgoing_.pop_front();
-      if (request != nullptr) give_back(*request);
-    }
-  }
+  if (!closed_ && !sender_.send({shared_from_this(), this})) abandon();
 }
 
 // Not closed from within: whoever flushes may be in the middle of something.
@@ -386,16 +359,17 @@ void NvmeConnection::abandon() {
   asio::post(around_.loop, [self = shared_from_this()] {
     if (!self->closed_) self->lost();
   });
-  outgoing_.clear();
+  sender_.clear();
 }
 
-void NvmeConnection::await_writable() {
-  const bool started = writable_.start(socket_.native_handle(), [self = shared_from_this()] {
-    self->flush();
-    // A request that waited for a buffer may have run and completed.
-    self->around_.completions.flush();
-  });
-  if (!started) abandon();
+void NvmeConnection::on_writable() {
+  flush();
+  // A request that waited for a buffer may have run and completed.
+  around_.completions.flush();
+}
+
+void NvmeConnection::on_left(void* mark) {
+  if (mark != nullptr) give_back(*static_cast<Request*>(mark));
 }
 
 // --- addresses ---

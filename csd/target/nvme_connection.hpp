@@ -13,7 +13,6 @@
 
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,8 +22,8 @@
 #include "libnvsock/base/buffer.hpp"
 #include "libnvsock/base/clock.hpp"
 #include "libnvsock/base/log.hpp"
-#include "libnvsock/base/writable_wait.hpp"
 #include "libnvsock/nvme/byte_transport.hpp"
+#include "libnvsock/nvme/pdu_sender.hpp"
 #include "libnvsock/nvme/tcp_pdu.hpp"
 
 namespace nvsock::csd {
@@ -63,7 +62,8 @@ class QueueExecutor {
 };
 
 class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>,
-                             private nvme_tcp::PduReceiver::Handler {
+                             private nvme_tcp::PduReceiver::Handler,
+                             private nvme_tcp::PduSender::Owner {
  public:
   // What all connections of a target share; outlives them.
   struct Surroundings {
@@ -99,18 +99,6 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   void flush();
 
  private:
-  // What leaves in one piece: a header, perhaps the data of a request, and what follows the data.
-  struct Outgoing {
-    uint8_t head[nvme_tcp::max_header_size];
-    uint8_t tail[nvme_tcp::digest_size + nvme_tcp::capsule_resp_size + nvme_tcp::digest_size];
-    size_t head_size = 0;
-    size_t tail_size = 0;
-    uint32_t data = 0;
-    Request* request = nullptr;  // free again when this has left
-
-    size_t size() const { return head_size + data + tail_size; }
-  };
-
   bool on_pdu(const nvme_tcp::Header& checked, nvme_tcp::HeaderBytes header,
               std::span<uint8_t>& data) override;
   bool on_data(bool digest_right) override;
@@ -131,7 +119,8 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
 
   void await_readable();
   void readable();
-  void await_writable();
+  void on_writable() override;
+  void on_left(void* mark) override;
   void lost();
   void abandon();
   void leave();
@@ -139,7 +128,6 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
 
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
-  WritableWait writable_;
   const std::unique_ptr<ByteTransport> transport_;
   const std::string peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
@@ -158,8 +146,7 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   Request* receiving_ = nullptr;  // whose data is being received
   CommandQueue waiting_;          // for a large buffer
   unsigned large_taken_ = 0;
-  std::deque<Outgoing> outgoing_;
-  size_t sent_ = 0;  // bytes of the first that have left
+  nvme_tcp::PduSender sender_;
 };
 
 }  // namespace nvsock::csd

@@ -1,56 +1,53 @@
-// The wait for room in a socket, on a descriptor of its own that lives as long as the wait.
+// The wait for room in a socket, or for a connect() to end: once, beside whatever else waits for the socket.
 //
-// Asio would leave the socket registered for output after the first wait, and epoll then reports every
-// change of its room, each with a wake-up for nothing. One wait at a time, which costs a descriptor.
-// Threads: event loop only. Never blocks.
+// Asio would leave a socket registered for output after the first wait, and epoll then reports every change
+// of its room, each with a wake-up for nothing; to register it anew ends a wait for input. So these waits
+// have an epoll instance of their own, one for each loop, which the loop watches: one descriptor in all, and
+// a socket is in it only while somebody waits.
+//
+// Threads: event loop only. Never blocks, allocates nothing.
 #pragma once
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <cerrno>
-#include <utility>
+#include <memory>
+
+#include "libnvsock/base/list.hpp"
 
 namespace nvsock {
 
-class WritableWait {
+class WritableWaits;
+
+class WritableWait : private Link<WritableWait> {
  public:
-  explicit WritableWait(asio::io_context& loop) : descriptor_(loop) {}
+  class Waiter {
+   public:
+    virtual void on_writable() = 0;  // the socket has room, or an error: the next send() or SO_ERROR tells
 
-  bool waiting() const { return descriptor_.is_open(); }
+   protected:
+    ~Waiter() = default;
+  };
 
-  // Calls `then` from the loop when the socket has room, or an error. False, with errno: there is no
-  // descriptor left, and it will not be called. REQUIRES: not waiting; `then` keeps this object alive.
-  template <typename Then>
-  bool start(int socket, Then then) {
-    const int fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
-    if (fd < 0) return false;
-    asio::error_code refused;
-    descriptor_.assign(fd, refused);
-    if (refused) {
-      close(fd);
-      errno = refused.value();
-      return false;
-    }
-    descriptor_.async_wait(asio::posix::stream_descriptor::wait_write,
-                           [this, then = std::move(then)](const asio::error_code& cancelled) {
-                             if (cancelled || !waiting()) return;
-                             stop();
-                             then();
-                           });
-    return true;
-  }
+  explicit WritableWait(asio::io_context& loop);
+  ~WritableWait() { stop(); }
+  WritableWait(const WritableWait&) = delete;
+  WritableWait& operator=(const WritableWait&) = delete;
 
-  // Ends the wait, if there is one, for good: nobody is called.
-  void stop() {
-    asio::error_code ignored;
-    descriptor_.close(ignored);
-  }
+  bool waiting() const { return waiter_ != nullptr; }
+
+  // Tells the waiter from the loop, once. It is kept alive until then, and must own this object or outlive
+  // it. False, with errno: the kernel has no room for one more, and nobody will be told. REQUIRES: not
+  // waiting.
+  bool start(int socket, std::shared_ptr<Waiter> waiter);
+  // Ends the wait, if there is one: nobody is told. Before the socket is closed.
+  void stop();
 
  private:
-  asio::posix::stream_descriptor descriptor_;
+  friend class WritableWaits;
+  friend class List<WritableWait>;
+
+  WritableWaits& all_;
+  std::shared_ptr<Waiter> waiter_;  // null: not waiting
+  int socket_ = -1;
 };
 
 }  // namespace nvsock

@@ -28,30 +28,42 @@ constexpr uint32_t least_h2c_data = 4096;  // section 3.6.2.3, MAXH2CDATA
 }  // namespace
 
 NvmeTcpQueue::NvmeTcpQueue(asio::io_context& loop, nvme_tcp::Digests digests, Owner& owner)
-    : socket_(loop), writable_(loop), digests_(digests), owner_(owner), receiver_(From::controller, *this) {}
+    : socket_(loop),
+      digests_(digests),
+      owner_(owner),
+      receiver_(From::controller, *this),
+      sender_(loop, *this) {}
 
 // --- the connection ---
 
 void NvmeTcpQueue::start(int fd, std::unique_ptr<ByteTransport> transport) {
   socket_.assign(fd);
   transport_ = std::move(transport);
-  greeting_.head_size = nvme_tcp::encode(nvme_tcp::IcReq{.digests = digests_}, greeting_.head);
-  greeting_.sending = true;
-  first_ = last_ = &greeting_;
-  await_writable(&NvmeTcpQueue::connected);
+  sender_.start(fd, *transport_);
+  nvme_tcp::OutgoingPdu& greeting = sender_.add(nullptr);
+  greeting.head_size = nvme_tcp::encode(nvme_tcp::IcReq{.digests = digests_}, greeting.head);
+  if (!sender_.await_writable({shared_from_this(), this})) lost(errno);
 }
 
-void NvmeTcpQueue::connected() {
-  if (const int error = socket_error(socket_.native_handle()); error != 0) return lost(error);
-  await_readable();
+void NvmeTcpQueue::on_writable() {
+  if (!std::exchange(connected_, true)) {
+    const int error = socket_error(socket_.native_handle());
+    if (error != 0) {
+      lost(error);
+    } else {
+      await_readable();
+    }
+  }
+  if (!closed_) flush();
+  owner_.on_batch_end();
 }
 
 void NvmeTcpQueue::close() {
   if (std::exchange(closed_, true)) return;
   if (transport_ != nullptr) transport_->end();
+  sender_.stop();
   asio::error_code ignored;
   socket_.close(ignored);
-  writable_.stop();
 }
 
 void NvmeTcpQueue::fail(int code, const std::string& text) {
@@ -85,7 +97,7 @@ bool NvmeTcpQueue::refuse(FatalError error, uint32_t where) {
     }
     return false;
   }
-  if (sent_ == 0) {
+  if (sender_.between_pdus()) {
     uint8_t term[nvme_tcp::max_header_size];
     const size_t size = nvme_tcp::encode_term(From::host, {error, where}, term);
     const iovec part = {term, size};
@@ -117,11 +129,11 @@ void NvmeTcpQueue::submit(Command& command) {
   nvme::DataPointer data{.length = command.data_length};
   if (in_capsule && command.data_length > 0) data.kind = nvme::DataPointer::Kind::in_capsule;
   const uint32_t size = in_capsule ? command.data_length : 0;
-  slot.head_size = nvme_tcp::encode_capsule_cmd(command, static_cast<uint16_t>(&slot - slots_.data()), data,
-                                                size, digests_, slot.head);
   slot.to_host = direction == Direction::to_host;
   slot.to_controller = direction == Direction::to_controller && !in_capsule;  // what R2T may ask for
-  send(slot, 0, size);
+  nvme_tcp::OutgoingPdu& pdu = send(slot, 0, size);
+  pdu.head_size = nvme_tcp::encode_capsule_cmd(command, static_cast<uint16_t>(&slot - slots_.data()), data,
+                                               size, digests_, pdu.head);
 }
 
 NvmeTcpQueue::TimePoint NvmeTcpQueue::next_deadline() const {
@@ -145,35 +157,34 @@ void NvmeTcpQueue::complete(Slot& slot) {
 
 // --- sending ---
 
-// Behind the head, which is written, follow `size` bytes of the command's data.
-void NvmeTcpQueue::send(Slot& slot, uint32_t first, uint32_t size) {
-  slot.data = static_cast<const uint8_t*>(slot.command->data) + first;
-  slot.data_size = size;
-  slot.digest_size = 0;
-  if (size > 0 && digests_.data) {
-    nvme_tcp::store_digest({slot.data, size}, slot.digest);
-    slot.digest_size = nvme_tcp::digest_size;
-  }
+// A PDU with `size` bytes of the command's data; the head is for the caller to write.
+nvme_tcp::OutgoingPdu& NvmeTcpQueue::send(Slot& slot, uint32_t first, uint32_t size) {
   slot.sending = true;
-  slot.next = nullptr;
-  (first_ == nullptr ? first_ : last_->next) = &slot;
-  last_ = &slot;
+  nvme_tcp::OutgoingPdu& pdu = sender_.add(&slot);
+  pdu.data = static_cast<const uint8_t*>(slot.command->data) + first;
+  pdu.data_size = size;
+  if (size > 0 && digests_.data) {
+    nvme_tcp::store_digest({pdu.data, size}, std::span(pdu.tail).first<nvme_tcp::digest_size>());
+    pdu.tail_size = nvme_tcp::digest_size;
+  }
+  return pdu;
 }
 
 void NvmeTcpQueue::send_asked(Slot& slot) {
   const uint32_t size = std::min(slot.end - slot.offset, max_h2c_data_);
-  slot.head_size = nvme_tcp::encode(nvme_tcp::Data{.cid = static_cast<uint16_t>(&slot - slots_.data()),
-                                                   .tag = slot.tag,
-                                                   .offset = slot.offset,
-                                                   .length = size,
-                                                   .last = slot.offset + size == slot.end},
-                                    From::host, digests_, slot.head);
-  const uint32_t first = slot.offset;
+  const nvme_tcp::Data header{.cid = static_cast<uint16_t>(&slot - slots_.data()),
+                              .tag = slot.tag,
+                              .offset = slot.offset,
+                              .length = size,
+                              .last = slot.offset + size == slot.end};
+  nvme_tcp::OutgoingPdu& pdu = send(slot, slot.offset, size);
+  pdu.head_size = nvme_tcp::encode(header, From::host, digests_, pdu.head);
   slot.offset += size;
-  send(slot, first, size);
 }
 
-void NvmeTcpQueue::has_left(Slot& slot) {
+void NvmeTcpQueue::on_left(void* mark) {
+  if (mark == nullptr) return;  // ICReq
+  Slot& slot = *static_cast<Slot*>(mark);
   slot.sending = false;
   if (slot.answered) {
     complete(slot);
@@ -183,42 +194,7 @@ void NvmeTcpQueue::has_left(Slot& slot) {
 }
 
 void NvmeTcpQueue::flush() {
-  while (!writable_.waiting() && !closed_ && transport_->sends(first_ != nullptr)) {
-    iovec parts[3 * (slots + 1)];
-    size_t count = 0;
-    size_t skip = sent_;
-    const auto add = [&](const uint8_t* bytes, size_t size) {
-      const size_t gone = std::min(skip, size);
-      skip -= gone;
-      if (size > gone) parts[count++] = {const_cast<uint8_t*>(bytes) + gone, size - gone};
-    };
-    for (const Slot* slot = first_; slot != nullptr; slot = slot->next) {
-      add(slot->head, slot->head_size);
-      add(slot->data, slot->data_size);
-      add(slot->digest, slot->digest_size);
-    }
-    const ssize_t size = transport_->send({parts, count});
-    if (size < 0) {
-      if (errno == EAGAIN) return await_writable(nullptr);
-      return lost(errno);
-    }
-    sent_ += static_cast<size_t>(size);
-    while (first_ != nullptr && sent_ >= first_->size()) {
-      Slot& slot = *first_;
-      sent_ -= slot.size();
-      first_ = slot.next;
-      has_left(slot);
-    }
-  }
-}
-
-void NvmeTcpQueue::await_writable(void (NvmeTcpQueue::*next)()) {
-  const bool started = writable_.start(socket_.native_handle(), [self = shared_from_this(), next] {
-    if (next != nullptr) (self.get()->*next)();
-    if (!self->closed_) self->flush();
-    self->owner_.on_batch_end();
-  });
-  if (!started) lost(errno);
+  if (!closed_ && !sender_.send({shared_from_this(), this})) lost(errno);
 }
 
 // --- receiving ---

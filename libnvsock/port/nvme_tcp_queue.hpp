@@ -17,14 +17,15 @@
 #include <string>
 
 #include "libnvsock/base/result.hpp"
-#include "libnvsock/base/writable_wait.hpp"
 #include "libnvsock/nvme/byte_transport.hpp"
+#include "libnvsock/nvme/pdu_sender.hpp"
 #include "libnvsock/nvme/tcp_pdu.hpp"
 
 namespace nvsock {
 
 class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
-                           private nvme_tcp::PduReceiver::Handler {
+                           private nvme_tcp::PduReceiver::Handler,
+                           private nvme_tcp::PduSender::Owner {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
@@ -65,7 +66,7 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   void close();                                  // ends it, and the owner hears nothing more
 
  private:
-  // A command in flight, and the PDU of it that is on its way out, if any.
+  // A command in flight. One PDU of it at a time is on its way out.
   struct Slot {
     Command* command = nullptr;  // null: the slot is free
     TimePoint deadline;
@@ -78,14 +79,6 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
     uint32_t end = 0;
 
     bool sending = false;
-    Slot* next = nullptr;  // to leave after this one
-    uint8_t head[nvme_tcp::max_header_size];
-    size_t head_size = 0;
-    const uint8_t* data = nullptr;
-    uint32_t data_size = 0;
-    uint8_t digest[nvme_tcp::digest_size];
-    size_t digest_size = 0;
-    size_t size() const { return head_size + data_size + digest_size; }
   };
 
   bool on_pdu(const nvme_tcp::Header& checked, nvme_tcp::HeaderBytes header,
@@ -99,29 +92,25 @@ class NvmeTcpQueue final : public std::enable_shared_from_this<NvmeTcpQueue>,
   bool refuse(nvme_tcp::FatalError error, uint32_t where);
   Slot* in_flight(uint16_t cid);  // null: no such command waits for anything
 
-  void connected();
   void await_readable();
-  void await_writable(void (NvmeTcpQueue::*next)());  // then calls `next`, if not null, and flush()
+  void on_writable() override;
   void readable();
   void lost(int code);
-  void send(Slot& slot, uint32_t first, uint32_t size);
+  nvme_tcp::OutgoingPdu& send(Slot& slot, uint32_t first, uint32_t size);
   void send_asked(Slot& slot);
-  void has_left(Slot& slot);
+  void on_left(void* mark) override;
   void complete(Slot& slot);
 
   asio::posix::stream_descriptor socket_;
-  WritableWait writable_;
   std::unique_ptr<ByteTransport> transport_;
   const nvme_tcp::Digests digests_;
   Owner& owner_;
   nvme_tcp::PduReceiver receiver_;
   std::array<Slot, slots> slots_;
-  Slot greeting_;  // ICReq
-  Slot* first_ = nullptr;
-  Slot* last_ = nullptr;
-  size_t sent_ = 0;            // bytes of the first that have left
+  nvme_tcp::PduSender sender_;
   Slot* receiving_ = nullptr;  // whose data arrives
   bool receiving_last_ = false;
+  bool connected_ = false;
   bool ready_ = false;
   bool closed_ = false;
   bool heard_ = false;

@@ -44,10 +44,14 @@ void StreamSplice::connect(const Endpoint& service) {
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0) return connected(0);
   if (errno != EINPROGRESS) return end(errno);
   timer_->arm(connect_timeout, [this] { end(ETIMEDOUT); });
-  if (!writable_.start(fd, [self = shared_from_this()] {
-        self->connected(socket_error(self->socket_.native_handle()));
-      })) {
-    end(errno);
+  await_writable();
+}
+
+void StreamSplice::on_writable() {
+  if (connected_) {
+    move();
+  } else {
+    connected(socket_error(socket_.native_handle()));
   }
 }
 
@@ -153,7 +157,7 @@ void StreamSplice::await_readable() {
 }
 
 void StreamSplice::await_writable() {
-  if (!writable_.start(socket_.native_handle(), [self = shared_from_this()] { self->move(); })) end(errno);
+  if (!writable_.start(socket_.native_handle(), {shared_from_this(), this})) end(errno);
 }
 
 // --- ending ---

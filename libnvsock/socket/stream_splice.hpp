@@ -17,7 +17,9 @@
 
 namespace nvsock {
 
-class StreamSplice final : public std::enable_shared_from_this<StreamSplice>, private StreamObserver {
+class StreamSplice final : public std::enable_shared_from_this<StreamSplice>,
+                           private StreamObserver,
+                           private WritableWait::Waiter {
  public:
   // The last word of a splice: both directions ended in good order (0), or the errno that ended it.
   using Ended = std::function<void(StreamSplice& splice, int error)>;
@@ -39,6 +41,8 @@ class StreamSplice final : public std::enable_shared_from_this<StreamSplice>, pr
 
  private:
   void on_stream_change(Stream& stream) override;
+
+  void on_writable() override;
 
   void connected(int error);
   void move();
