@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "libnvsock/base/result.hpp"
 #include "libnvsock/relay/v2.hpp"
 
 namespace nvsock::csd {
@@ -72,9 +73,9 @@ class ServiceFactory {
   virtual std::unique_ptr<Service> connect(const relay_v2::Target& target, Service::Observer& observer) = 0;
   // An accepted service gets its observer here, before it is used.
   virtual void observe(Service& service, Service::Observer& observer) = 0;
-  // Null and *error (an errno) when the address cannot be listened at.
-  virtual std::unique_ptr<Listener> listen(const relay_v2::Target& target, int backlog,
-                                           Listener::Observer& observer, int& error) = 0;
+  // The errno of a failure is what the host is told.
+  virtual Result<std::unique_ptr<Listener>> listen(const relay_v2::Target& target, int backlog,
+                                                   Listener::Observer& observer) = 0;
 };
 
 }  // namespace nvsock::csd

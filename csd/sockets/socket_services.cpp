@@ -7,22 +7,18 @@
 
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
-#include <asio/steady_timer.hpp>
 #include <cerrno>
-#include <chrono>
+#include <cstring>
 #include <utility>
 
+#include "libnvsock/base/accept_loop.hpp"
 #include "libnvsock/base/socket_error.hpp"
+#include "libnvsock/base/writable_wait.hpp"
 
 namespace nvsock::csd {
 namespace {
 
 using asio::posix::stream_descriptor;
-
-// Connections taken in one go, so that a flood of them does not keep the loop from everything else.
-constexpr int accepts_at_once = 16;
-// After an accept that failed for want of descriptors or memory: the connection stays readable.
-constexpr auto accept_pause = std::chrono::milliseconds(100);
 
 sockaddr_storage name_of(int fd, int (*ask)(int, sockaddr*, socklen_t*)) {
   sockaddr_storage name{};
@@ -33,13 +29,14 @@ sockaddr_storage name_of(int fd, int (*ask)(int, sockaddr*, socklen_t*)) {
 
 // The socket itself. Handlers that are queued outlive the service, and keep this alive; they look at
 // `observer`, which is null once the service is gone.
-struct Socket : std::enable_shared_from_this<Socket> {
+struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter {
   Socket(SocketServices& owner, bool is_datagram)
-      : services(owner), descriptor(owner.loop()), datagram(is_datagram) {}
+      : services(owner), descriptor(owner.loop()), writable(owner.loop()), datagram(is_datagram) {}
 
   SocketServices& services;
   Service::Observer* observer = nullptr;
   stream_descriptor descriptor;
+  WritableWait writable;
   const bool datagram;
   bool connected = false;
   bool closed = false;
@@ -83,16 +80,14 @@ struct Socket : std::enable_shared_from_this<Socket> {
     take(fd);
     if (::connect(fd, address.get(), address.size) == 0) return 0;
     if (errno != EINPROGRESS) return errno;
-    descriptor.async_wait(stream_descriptor::wait_write,
-                          [self = shared_from_this()](const asio::error_code& cancelled) {
-                            if (cancelled || self->closed) return;
-                            const int error = socket_error(self->descriptor.native_handle());
-                            self->ignore_writable();
-                            if (error != 0) return self->try_next(error);
-                            self->candidates = {};
-                            self->try_next(0);
-                          });
-    return EINPROGRESS;
+    return writable.start(fd, shared_from_this()) ? EINPROGRESS : errno;
+  }
+
+  void on_writable() override {
+    if (connected) return observer->on_writable();
+    const int error = socket_error(descriptor.native_handle());
+    if (error == 0) candidates = {};
+    try_next(error);
   }
 
   void take(int fd) {
@@ -104,6 +99,7 @@ struct Socket : std::enable_shared_from_this<Socket> {
   }
 
   void drop() {
+    writable.stop();
     asio::error_code ignored;
     descriptor.close(ignored);
   }
@@ -114,29 +110,19 @@ struct Socket : std::enable_shared_from_this<Socket> {
     drop();
   }
 
-  // See Relay::ignore_writable(): after a wait for room Asio goes on watching for it. Registering anew ends
-  // that; it cancels a wait for input, whose handler takes the cancellation for an event.
-  void ignore_writable() {
-    const int fd = descriptor.release();
-    descriptor.assign(fd);
-  }
-
   void await_readable() {
     descriptor.async_wait(stream_descriptor::wait_read,
                           [self = shared_from_this()](const asio::error_code& cancelled) {
-                            if (self->closed) return;
-                            if (cancelled) return self->await_readable();  // ignore_writable() did it
-                            self->observer->on_readable();
+                            if (!cancelled && !self->closed) self->observer->on_readable();
                           });
   }
 
+  // Where the kernel has no room for the wait, the next send() is let to tell.
   void await_writable() {
-    descriptor.async_wait(stream_descriptor::wait_write,
-                          [self = shared_from_this()](const asio::error_code& cancelled) {
-                            if (cancelled || self->closed) return;
-                            self->ignore_writable();
-                            self->observer->on_writable();
-                          });
+    if (writable.start(descriptor.native_handle(), shared_from_this())) return;
+    asio::post(services.loop(), [self = shared_from_this()] {
+      if (!self->closed) self->observer->on_writable();
+    });
   }
 };
 
@@ -187,79 +173,22 @@ class SocketService final : public Service {
   const std::shared_ptr<Socket> socket_;
 };
 
-struct ListeningSocket : std::enable_shared_from_this<ListeningSocket> {
-  ListeningSocket(SocketServices& owner, int fd, Listener::Observer& to)
-      : services(owner), observer(&to), descriptor(owner.loop(), fd), timer(owner.loop()) {}
-
-  SocketServices& services;
-  Listener::Observer* observer;
-  stream_descriptor descriptor;
-  asio::steady_timer timer;
-  bool paused = false;
-  bool waiting = false;
-  bool closed = false;
-
-  void await() {
-    if (paused || closed || std::exchange(waiting, true)) return;
-    descriptor.async_wait(stream_descriptor::wait_read,
-                          [self = shared_from_this()](const asio::error_code& cancelled) {
-                            self->waiting = false;
-                            if (!cancelled) self->accept();
-                          });
-  }
-
-  void accept() {
-    for (int i = 0; i < accepts_at_once && !paused && !closed; ++i) {
-      const int fd = accept4(descriptor.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-      if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) return rest();
-        if (errno == EAGAIN) break;
-        continue;  // that connection is gone already
-      }
-      auto socket = std::make_shared<Socket>(services, false);
-      socket->take(fd);
-      socket->connected = true;
-      observer->on_accepted(std::make_unique<SocketService>(std::move(socket)));
-    }
-    await();
-  }
-
-  void rest() {
-    waiting = true;
-    timer.expires_after(accept_pause);
-    timer.async_wait([self = shared_from_this()](const asio::error_code&) {
-      self->waiting = false;
-      self->await();
-    });
-  }
-
-  void close() {
-    closed = true;
-    observer = nullptr;
-    timer.cancel();
-    asio::error_code ignored;
-    descriptor.close(ignored);
-  }
-};
-
 class SocketListener final : public Listener {
  public:
-  explicit SocketListener(std::shared_ptr<ListeningSocket> socket) : socket_(std::move(socket)) {
-    socket_->await();
-  }
-  ~SocketListener() override { socket_->close(); }
+  SocketListener(SocketServices& services, int fd, Listener::Observer& observer)
+      : accepting_(services.loop(), fd, [&](int accepted, const SocketAddress&) {
+          auto socket = std::make_shared<Socket>(services, false);
+          socket->take(accepted);
+          socket->connected = true;
+          observer.on_accepted(std::make_unique<SocketService>(std::move(socket)));
+        }) {}
 
-  void pause() override { socket_->paused = true; }
-  void resume() override {
-    socket_->paused = false;
-    socket_->await();
-  }
-  sockaddr_storage address() const override {
-    return name_of(socket_->descriptor.native_handle(), getsockname);
-  }
+  void pause() override { accepting_.pause(); }
+  void resume() override { accepting_.resume(); }
+  sockaddr_storage address() const override { return name_of(accepting_.fd(), getsockname); }
 
  private:
-  const std::shared_ptr<ListeningSocket> socket_;
+  AcceptLoop accepting_;
 };
 
 }  // namespace
@@ -288,25 +217,23 @@ void SocketServices::observe(Service& service, Service::Observer& observer) {
   static_cast<SocketService&>(service).socket().observer = &observer;
 }
 
-std::unique_ptr<Listener> SocketServices::listen(const relay_v2::Target& target, int backlog,
-                                                 Listener::Observer& observer, int& error) {
+Result<std::unique_ptr<Listener>> SocketServices::listen(const relay_v2::Target& target, int backlog,
+                                                         Listener::Observer& observer) {
+  const auto failed = [](int code) { return Error{code, std::strerror(code)}; };
   const SocketAddresses found = Resolver::numeric(target);
-  error = found.empty() ? EADDRNOTAVAIL : check(found.front());
-  if (error != 0) return nullptr;
+  if (found.empty()) return failed(EADDRNOTAVAIL);
   const SocketAddress& address = found.front();
+  if (const int refused = check(address); refused != 0) return failed(refused);
   const int fd = make_socket(address.bytes.ss_family, SOCK_STREAM);
-  if (fd < 0) {
-    error = -fd;
-    return nullptr;
-  }
+  if (fd < 0) return failed(-fd);
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (bind(fd, address.get(), address.size) != 0 || ::listen(fd, backlog) != 0) {
-    error = errno;
+    const int code = errno;
     ::close(fd);
-    return nullptr;
+    return failed(code);
   }
-  return std::make_unique<SocketListener>(std::make_shared<ListeningSocket>(*this, fd, observer));
+  return std::unique_ptr<Listener>(std::make_unique<SocketListener>(*this, fd, observer));
 }
 
 }  // namespace nvsock::csd

@@ -24,8 +24,8 @@ class SocketServices final : public ServiceFactory {
   std::unique_ptr<Service> connect(const relay_v2::Target& target, Service::Observer& observer) override;
   void observe(Service& service, Service::Observer& observer) override;
   // The node is an address of the drive's, not a name: looking one up would block.
-  std::unique_ptr<Listener> listen(const relay_v2::Target& target, int backlog, Listener::Observer& observer,
-                                   int& error) override;
+  Result<std::unique_ptr<Listener>> listen(const relay_v2::Target& target, int backlog,
+                                           Listener::Observer& observer) override;
 
   // --- for services ---
   asio::io_context& loop() { return loop_; }

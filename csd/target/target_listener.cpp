@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 
 #include "libnvsock/base/number.hpp"
@@ -20,8 +19,6 @@ namespace {
 
 constexpr size_t max_connections = 64;
 constexpr int backlog = 64;
-// After an accept that failed for want of descriptors: the connection stays readable.
-constexpr auto accept_pause = std::chrono::milliseconds(100);
 
 Error wrong(std::string_view address, const std::string& why) {
   return {EINVAL, "address " + quoted(address) + ": " + why};
@@ -95,25 +92,31 @@ Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& l
   };
   const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return fail(errno);
-  std::unique_ptr<TargetListener> listener(new TargetListener(loop, subsystem, fd, log));
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   const std::string path = family == AF_UNIX ? std::string(address.substr(5)) : "";
   // What a target that was killed has left.
   struct stat left {};
   if (!path.empty() && stat(path.c_str(), &left) == 0 && S_ISSOCK(left.st_mode)) unlink(path.c_str());
-  if (bind(fd, where->get(), where->size) != 0) return fail(errno);
-  listener->unix_path_ = path;
-  if (::listen(fd, backlog) != 0) return fail(errno);
+  const bool bound = bind(fd, where->get(), where->size) == 0;
+  if (!bound || ::listen(fd, backlog) != 0) {
+    const int code = errno;
+    ::close(fd);
+    if (bound && !path.empty()) unlink(path.c_str());
+    return fail(code);
+  }
   socklen_t size = sizeof where->bytes;
   getsockname(fd, reinterpret_cast<sockaddr*>(&where->bytes), &size);
+  std::unique_ptr<TargetListener> listener(new TargetListener(loop, subsystem, fd, log));
+  listener->unix_path_ = path;
   listener->text_ = family == AF_UNIX ? std::string(address) : text_of(where->bytes);
-  listener->await();
   return listener;
 }
 
 TargetListener::TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log)
-    : subsystem_(subsystem), log_(log), socket_(loop, fd), pause_(loop) {}
+    : subsystem_(subsystem), log_(log), accepting_(loop, fd, [this](int accepted, const SocketAddress& peer) {
+        add(accepted, text_of(peer.bytes));
+      }) {}
 
 TargetListener::~TargetListener() {
   if (!unix_path_.empty()) unlink(unix_path_.c_str());
@@ -122,35 +125,17 @@ TargetListener::~TargetListener() {
   }
 }
 
-void TargetListener::await() {
-  socket_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& cancelled) {
-    if (!cancelled) accept();
-  });
-}
-
-void TargetListener::accept() {
-  sockaddr_storage peer{};
-  socklen_t size = sizeof peer;
-  const int fd = accept4(socket_.native_handle(), reinterpret_cast<sockaddr*>(&peer), &size,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-    pause_.expires_after(accept_pause);
-    return pause_.async_wait([this](const asio::error_code& cancelled) {
-      if (!cancelled) await();
-    });
+void TargetListener::add(int fd, const std::string& peer) {
+  std::erase_if(connections_, [](const auto& connection) { return connection.expired(); });
+  if (connections_.size() < max_connections) {
+    connections_.push_back(subsystem_.add(fd, peer));
+    return;
   }
-  if (fd >= 0) {
-    std::erase_if(connections_, [](const auto& connection) { return connection.expired(); });
-    if (connections_.size() < max_connections) {
-      connections_.push_back(subsystem_.add(fd, text_of(peer)));
-    } else {
-      ::close(fd);
-      if (log_)
-        log_(LogLevel::warning, text_of(peer) + ": closed at once, there are " +
-                                    std::to_string(max_connections) + " connections already");
-    }
+  ::close(fd);
+  if (log_) {
+    log_(LogLevel::warning,
+         peer + ": closed at once, there are " + std::to_string(max_connections) + " connections already");
   }
-  await();
 }
 
 }  // namespace nvsock::csd

@@ -4,14 +4,13 @@
 #pragma once
 
 #include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/steady_timer.hpp>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "csd/target/subsystem.hpp"
+#include "libnvsock/base/accept_loop.hpp"
 #include "libnvsock/base/result.hpp"
 
 namespace nvsock::csd {
@@ -30,16 +29,14 @@ class TargetListener {
 
  private:
   TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log);
-  void await();
-  void accept();
+  void add(int fd, const std::string& peer);
 
   Subsystem& subsystem_;
   const Log& log_;
-  asio::posix::stream_descriptor socket_;
-  asio::steady_timer pause_;
   std::string text_;
   std::string unix_path_;  // to be removed
   std::vector<std::weak_ptr<NvmeConnection>> connections_;
+  AcceptLoop accepting_;
 };
 
 }  // namespace nvsock::csd

@@ -20,7 +20,10 @@ constexpr int batch = 256;
 }  // namespace
 
 Relay::Relay(RelayFirmware& firmware, uint32_t descriptor, int fd)
-    : firmware_(firmware), descriptor_(descriptor), socket_(firmware.loop(), fd) {}
+    : firmware_(firmware),
+      descriptor_(descriptor),
+      socket_(firmware.loop(), fd),
+      writable_(firmware.loop()) {}
 
 void Relay::connect(const sockaddr_in& address, Command& open) {
   opening_ = &open;
@@ -29,14 +32,17 @@ void Relay::connect(const sockaddr_in& address, Command& open) {
   const int fd = socket_.native_handle();
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return connected(0);
   if (errno != EINPROGRESS) return connected(errno);
-  socket_.async_wait(asio::posix::stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       if (cancelled || self->closed_) return;
-                       const int error = socket_error(self->socket_.native_handle());
-                       self->ignore_writable();
-                       self->connected(error);
-                       self->firmware_.flush();
-                     });
+  if (!writable_.start(fd, {shared_from_this(), this})) connected(errno);
+}
+
+void Relay::on_writable() {
+  if (opening_ != nullptr) {
+    connected(socket_error(socket_.native_handle()));
+  } else {
+    send_writes();
+    firmware_.writes_moved(*this);
+  }
+  firmware_.flush();
 }
 
 void Relay::connected(int error) {
@@ -106,7 +112,7 @@ void Relay::await_readable() {
   socket_.async_wait(asio::posix::stream_descriptor::wait_read,
                      [self = shared_from_this()](const asio::error_code&) {
                        self->awaiting_readable_ = false;
-                       self->drained_ = false;  // or ignore_writable() ended the wait: then recvmsg tells
+                       self->drained_ = false;
                        if (self->closed_) return;
                        self->serve_reads();
                        self->firmware_.flush();
@@ -119,7 +125,7 @@ void Relay::queue_write(Command& write) {
 }
 
 void Relay::send_writes() {
-  while (!writes_.empty() && !awaiting_writable_ && !closed_) {
+  while (!writes_.empty() && !writable_.waiting() && !closed_) {
     iovec parts[batch];
     int count = 0;
     size_t total = 0;
@@ -155,23 +161,7 @@ void Relay::send_writes() {
 }
 
 void Relay::await_writable() {
-  awaiting_writable_ = true;
-  socket_.async_wait(asio::posix::stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code& cancelled) {
-                       self->awaiting_writable_ = false;
-                       if (cancelled || self->closed_) return;
-                       self->ignore_writable();
-                       self->send_writes();
-                       self->firmware_.writes_moved(*self);
-                       self->firmware_.flush();
-                     });
-}
-
-// Asio (1.22, epoll_reactor) goes on watching for room in the socket after the first wait for it, and the
-// process would wake for every acknowledgement of the peer. Registering anew ends that.
-void Relay::ignore_writable() {
-  const int fd = socket_.release();
-  socket_.assign(fd);
+  if (!writable_.start(socket_.native_handle(), {shared_from_this(), this})) fail_writes(errno);
 }
 
 void Relay::fail_writes(int error) {
@@ -187,6 +177,7 @@ void Relay::close() {
   if (opening_ != nullptr) firmware_.complete(*std::exchange(opening_, nullptr), status::internal_error);
   if (!lost_) end_reads(0);
   fail_writes(ECONNABORTED);
+  writable_.stop();
   socket_.close();
 }
 

@@ -7,6 +7,7 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <memory>
 
+#include "libnvsock/base/writable_wait.hpp"
 #include "libnvsock/nvme/command.hpp"
 
 struct sockaddr_in;
@@ -15,7 +16,7 @@ namespace nvsock::csd {
 
 class RelayFirmware;
 
-class Relay : public std::enable_shared_from_this<Relay> {
+class Relay final : public std::enable_shared_from_this<Relay>, private WritableWait::Waiter {
  public:
   Relay(RelayFirmware& firmware, uint32_t descriptor, int fd);  // takes over the non-blocking socket
 
@@ -33,14 +34,15 @@ class Relay : public std::enable_shared_from_this<Relay> {
 
  private:
   void connected(int error);
+  void on_writable() override;
   void await_writable();
-  void ignore_writable();
   void end_reads(int error);  // 0: end of stream
   void fail_writes(int error);
 
   RelayFirmware& firmware_;
   const uint32_t descriptor_;
   asio::posix::stream_descriptor socket_;
+  WritableWait writable_;
   Command* opening_ = nullptr;
   CommandQueue reads_;
   unsigned reads_queued_ = 0;
@@ -48,7 +50,6 @@ class Relay : public std::enable_shared_from_this<Relay> {
   uint32_t first_write_sent_ = 0;  // bytes of the oldest write that left already
   bool drained_ = false;           // the socket has nothing until it becomes readable again
   bool awaiting_readable_ = false;
-  bool awaiting_writable_ = false;
   bool ended_ = false;  // the peer ended its direction
   bool lost_ = false;   // the peer reset the connection and the firmware lost its reads
   bool closed_ = false;

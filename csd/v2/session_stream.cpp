@@ -471,9 +471,10 @@ void SessionStream::receiving_failed(int error) {
 
 int SessionListener::listen(ServiceFactory& services, const relay_v2::Target& target) {
   if (target.type != relay_v2::SocketType::stream) return EOPNOTSUPP;
-  int error = EADDRNOTAVAIL;
-  listener_ = services.listen(target, static_cast<int>(backlog_), *this, error);
-  return listener_ ? 0 : error;
+  auto listener = services.listen(target, static_cast<int>(backlog_), *this);
+  if (!listener) return listener.error().code;
+  listener_ = std::move(*listener);
+  return 0;
 }
 
 SessionListener::~SessionListener() {

@@ -117,14 +117,13 @@ class FuzzServices final : public csd::ServiceFactory {
   void observe(csd::Service& service, csd::Service::Observer& observer) override {
     static_cast<FuzzService&>(service).model()->observer = &observer;
   }
-  std::unique_ptr<csd::Listener> listen(const relay_v2::Target& target, int backlog,
-                                        csd::Listener::Observer& observer, int& error) override {
+  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target& target, int backlog,
+                                                csd::Listener::Observer& observer) override {
     check(backlog >= 1 && backlog <= 128, "a backlog was checked");
-    error = target.port % 4 == 0 ? EADDRINUSE : 0;
-    if (error != 0) return nullptr;
+    if (target.port % 4 == 0) return Error{EADDRINUSE, "refused"};
     listeners.push_back(std::make_shared<ListenerModel>());
     listeners.back()->observer = &observer;
-    return std::make_unique<FuzzListener>(listeners.back());
+    return std::unique_ptr<csd::Listener>(std::make_unique<FuzzListener>(listeners.back()));
   }
 
   std::shared_ptr<Model> add() {

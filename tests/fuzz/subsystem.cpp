@@ -40,10 +40,9 @@ class NoServices final : public csd::ServiceFactory {
     return std::make_unique<Nothing>();
   }
   void observe(csd::Service&, csd::Service::Observer&) override {}
-  std::unique_ptr<csd::Listener> listen(const relay_v2::Target&, int, csd::Listener::Observer&,
-                                        int& error) override {
-    error = EADDRINUSE;
-    return nullptr;
+  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target&, int,
+                                                csd::Listener::Observer&) override {
+    return Error{EADDRINUSE, "refused"};
   }
 };
 

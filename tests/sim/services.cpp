@@ -244,12 +244,12 @@ void SimServices::observe(csd::Service& service, csd::Service::Observer& observe
   static_cast<SimService&>(service).set_observer(observer);
 }
 
-std::unique_ptr<csd::Listener> SimServices::listen(const relay_v2::Target& target, int,
-                                                   csd::Listener::Observer& observer, int& error) {
+Result<std::unique_ptr<csd::Listener>> SimServices::listen(const relay_v2::Target& target, int,
+                                                           csd::Listener::Observer& observer) {
   if (target.port != listening_port || target.node != "127.0.0.1")
     story_.violation("the drive listens at port %u, which nobody asked for", target.port);
-  error = listener_ != nullptr ? EADDRINUSE : 0;  // by a session whose lease is not over yet
-  return listener_ == nullptr ? std::make_unique<SimListener>(*this, observer) : nullptr;
+  if (listener_ != nullptr) return Error{EADDRINUSE, "a session whose lease is not over yet listens"};
+  return std::unique_ptr<csd::Listener>(std::make_unique<SimListener>(*this, observer));
 }
 
 bool SimServices::come_in(uint16_t port) {

@@ -198,15 +198,14 @@ class FakeServices final : public csd::ServiceFactory {
   void observe(csd::Service& service, csd::Service::Observer& observer) override {
     static_cast<FakeService&>(service).model->observer = &observer;
   }
-  std::unique_ptr<csd::Listener> listen(const relay_v2::Target&, int backlog,
-                                        csd::Listener::Observer& observer, int& error) override {
-    error = listen_error;
-    if (error != 0) return nullptr;
+  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target&, int backlog,
+                                                csd::Listener::Observer& observer) override {
+    if (listen_error != 0) return Error{listen_error, "refused"};
     auto model = std::make_shared<ListenerModel>();
     model->observer = &observer;
     model->backlog = backlog;
     listeners.push_back(model);
-    return std::make_unique<FakeListener>(model);
+    return std::unique_ptr<csd::Listener>(std::make_unique<FakeListener>(model));
   }
   // A connection comes in.
   ServiceModel& come_in(size_t listener = 0) {
