@@ -12,6 +12,7 @@ namespace nvsock {
 class CompletionDelivery {
  public:
   bool empty() const { return completed_.empty(); }
+  bool delivering() const { return delivering_; }
   void push(Command& command) { completed_.push(command); }
   // Nobody is told of what is left. Allowed from within deliver().
   void clear() { completed_ = {}; }

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "libnvsock/nvme/completion_delivery.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -96,14 +98,17 @@ class IoctlPort final : public CommandPort {
   }
 
   void complete(Command& command) {
-    command.done(command);
-    if (client_ != nullptr) client_->on_batch_end();
+    delivery_.push(command);
+    delivery_.deliver([this] {
+      if (client_ != nullptr) client_->on_batch_end();
+    });
   }
 
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::shared_ptr<Shared> shared_;
   const std::string why_;
   CommandQueue submitted_;
+  CompletionDelivery delivery_;
   unsigned threads_ = 0;
 };
 

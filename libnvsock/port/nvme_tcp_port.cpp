@@ -1,11 +1,12 @@
 #include "libnvsock/port/nvme_tcp_port.hpp"
 
+#include <libnvme.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
-#include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/base/buffer.hpp"
@@ -37,18 +38,16 @@ struct HostIdentity {
 // As nvme-cli does: the name from its file, or one made of a random UUID (section 4.5, second form).
 HostIdentity identity_of(const NvmeTcpAddress& target) {
   HostIdentity host;
+  if (nvme_uuid_random(host.id.data()) < 0) host.id = random_id();  // without /dev/urandom
   host.nqn = target.host;
-  host.id = random_id();
-  host.id[6] = static_cast<uint8_t>((host.id[6] & 0x0f) | 0x40);  // RFC 4122 section 4.4
-  host.id[8] = static_cast<uint8_t>((host.id[8] & 0x3f) | 0x80);
-  if (host.nqn.empty()) std::getline(std::ifstream("/etc/nvme/hostnqn"), host.nqn);
+  if (host.nqn.empty()) {
+    const std::unique_ptr<char, decltype(&std::free)> from_file(nvmf_hostnqn_from_file(), std::free);
+    if (from_file) host.nqn = from_file.get();
+  }
   if (host.nqn.empty() || host.nqn.size() > nvme::max_nqn) {
-    host.nqn = "nqn.2014-08.org.nvmexpress:uuid:";
-    for (size_t i = 0; i < host.id.size(); ++i) {
-      char text[4];
-      std::snprintf(text, sizeof text, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", host.id[i]);
-      host.nqn += text;
-    }
+    char uuid[NVME_UUID_LEN_STRING];
+    nvme_uuid_to_string(host.id.data(), uuid);
+    host.nqn = std::string("nqn.2014-08.org.nvmexpress:uuid:") + uuid;
   }
   return host;
 }

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/nvme/completion_delivery.hpp"
 
 namespace nvsock {
 namespace {
@@ -65,6 +66,7 @@ class UringPort final : public CommandPort {
     asio::error_code ignored;
     events_.close(ignored);
     retry_->disarm();
+    delivery_.clear();
     while (next_completed() != nullptr) {
     }
     return queue_.in_flight() == 0;
@@ -74,7 +76,7 @@ class UringPort final : public CommandPort {
 
   void ring() override {
     while (!submitted_.empty()) queue_.push(submitted_.pop());
-    if (!delivering_) flush();
+    if (!delivery_.delivering()) flush();
   }
 
   PortTraits traits() const override { return DriverQueue::traits; }
@@ -102,7 +104,7 @@ class UringPort final : public CommandPort {
   asio::posix::stream_descriptor events_;  // counts up when the ring has completions
   uint64_t event_count_ = 0;
   std::unique_ptr<Clock::Timer> retry_;
-  bool delivering_ = false;
+  CompletionDelivery delivery_;
   // A handler that is queued already runs after the port is gone.
   const std::shared_ptr<UringPort*> self_ = std::make_shared<UringPort*>(this);
 };
@@ -150,10 +152,10 @@ Command* UringPort::next_completed() {
 
 // What completions place is submitted once, behind the last of them.
 void UringPort::deliver() {
-  delivering_ = true;
-  while (Command* const command = next_completed()) command->done(*command);
-  if (client_ != nullptr) client_->on_batch_end();
-  delivering_ = false;
+  while (Command* const command = next_completed()) delivery_.push(*command);
+  delivery_.deliver([this] {
+    if (client_ != nullptr) client_->on_batch_end();
+  });
   flush();
 }
 
