@@ -253,7 +253,9 @@ class Ssh(ClientTest):
         self.assertEqual(sock.recv(100), b"through")
 
     def test_killed_ssh_leaves_no_connection(self):
-        child = self.process(["bash", "-c", "exec " + self.sshd.shell("echo up; sleep 1000")], env=self.environment)
+        # What runs inside ends with its input, which sshd closes: a program that reads none would stay for good.
+        child = self.process(["bash", "-c", "exec " + self.sshd.shell("echo up; exec cat")], env=self.environment,
+                             stdin=subprocess.PIPE)
         self.assertEqual(child.stdout.readline(), b"up\n")
         self.assertEqual(len(self.drive.connections_to(22)), 1)
         child.kill()
