@@ -21,5 +21,5 @@ eventually`, and begins with harness.case: CsdTest cleans up, and main() runs th
     relay        its relay sessions
 
 Nothing here sleeps for a fixed time: every wait is for a condition, with a bound. Whatever is started is registered
-for cleanup at once.
+for cleanup at once. tools/leftovers says whether all of it was cleaned up.
 """

@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import subprocess
+import tempfile
 
 from .process import LIBC, spawn
 from .wait import Call
@@ -19,7 +20,8 @@ class Netns:
     def __init__(self, test):
         Netns._sweep()
         Netns._count += 1
-        self.name = f"csdt-{os.getpid()}-{Netns._count}"
+        # With the run's TMPDIR in it, by which tools/leftovers knows whose it is.
+        self.name = f"csdt-{os.path.basename(tempfile.gettempdir())}-{os.getpid()}-{Netns._count}"
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         test.addCleanup(self.delete)
         self.ip("link", "set", "lo", "up")
@@ -29,7 +31,7 @@ class Netns:
         """Deletes what tests that were killed have left."""
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir("/run/netns"):
-                match = re.fullmatch(r"csdt-(\d+)-\d+", name)
+                match = re.fullmatch(r"csdt-.+-(\d+)-\d+", name)
                 if match and not os.path.exists(f"/proc/{match[1]}"):
                     subprocess.run(["ip", "netns", "del", name], check=False)
 
