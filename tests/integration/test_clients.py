@@ -4,6 +4,7 @@
 "Inside" is a namespace with a 127.0.0.1 of its own: what a client reaches there, it reaches through the mount.
 """
 
+import hashlib
 import http.server
 import os
 import socket
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import threading
 
-import csd
-from csd import CsdTest, eventually
-from sshd import Sshd
+from harness.case import main
+from harness.clients import ClientTest
+from harness.servers import Server, closed_port
+from harness.settings import SLOW
+from harness.sshd import Sshd
+from harness.wait import eventually
 
-SIZE = int(20 * csd.MIB * csd.SCALE) + 77
 PAGE = b"This page comes from inside the drive.\n"
 
 
@@ -46,7 +49,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_PUT(self):  # pylint: disable=invalid-name
-        self.reply(csd.hashlib.sha256(self.body()).hexdigest().encode())
+        self.reply(hashlib.sha256(self.body()).hexdigest().encode())
 
     def do_POST(self):  # pylint: disable=invalid-name
         if self.path.startswith("/git/"):
@@ -75,45 +78,6 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         headers = [line.split(": ", 1) for line in head.decode().split("\r\n")]
         status = int(next((value.split()[0] for name, value in headers if name == "Status"), 200))
         self.reply(data, status, [pair for pair in headers if pair[0] != "Status"])
-
-
-class ClientTest(CsdTest):
-    DEVICE_OPTIONS = ()
-
-    def device(self):
-        """The drive whose inside is self.inside."""
-        return csd.emu(f"netns={self.inside.name}", "relays=16", *self.DEVICE_OPTIONS)
-
-    def setUp(self):
-        self.inside = self.netns()
-        self.drive = self.mount(self.device())
-        self.home = self.scratch()
-        # The whole environment: no proxy, no dot files, nothing of the user's.
-        self.environment = {"PATH": os.environ["PATH"], "HOME": self.home, "LANG": "C.UTF-8", "LD_PRELOAD": csd.SHIM,
-                            "NVSOCK_MOUNT": self.drive.path, "GIT_CONFIG_GLOBAL": "/dev/null",
-                            "GIT_CONFIG_SYSTEM": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
-
-    def client(self, command, seconds=30, cwd=None, shim=True, status=0):
-        """Runs a shell command line through the shim; its standard output."""
-        environment = dict(self.environment)
-        if not shim:
-            del environment["LD_PRELOAD"]
-        child = self.process(["bash", "-c", command], env=environment, cwd=cwd or self.home)
-        try:
-            out, err = child.communicate(timeout=seconds * csd.SLOW)
-        except subprocess.TimeoutExpired:
-            self.fail(f"{command}: not done within {seconds * csd.SLOW:g} s")
-        self.assertEqual(child.returncode, status, f"{command}: {out[-500:]} {err[-1000:]}")
-        return out
-
-    def bulk(self, path):
-        with open(path, "wb") as file:
-            file.write(csd.pattern(SIZE))
-        return csd.pattern_digest(SIZE)
-
-    def digest(self, path):
-        with open(path, "rb") as file:
-            return csd.hashlib.sha256(file.read()).hexdigest()
 
 
 class Http(ClientTest):
@@ -156,7 +120,7 @@ class Http(ClientTest):
         self.assertEqual({self.digest(f"{self.home}/{name}") for name in "abc"}, {self.wanted})
 
     def test_curl_is_told_of_a_refused_connection(self):
-        port = csd.closed_port(self.inside)
+        port = closed_port(self.inside)
         self.client(f"curl -q -sS http://127.0.0.1:{port}/", status=7)
 
     def test_wget_downloads(self):
@@ -247,13 +211,13 @@ class Ssh(ClientTest):
             child.stdin.flush()
             self.assertEqual(child.stdout.readline(), b"got " + word + b"\n")
         child.stdin.close()
-        self.assertEqual(child.wait(10 * csd.SLOW), 0)
+        self.assertEqual(child.wait(10 * SLOW), 0)
         eventually(lambda: not self.drive.connections_to(22))
 
     def test_ten_ssh_sessions_at_once(self):
         command = self.sshd.shell("seq 20000")
         children = [self.process(["bash", "-c", f"{command} | sha256sum"], env=self.environment) for _ in range(10)]
-        wanted = csd.hashlib.sha256(b"".join(b"%d\n" % n for n in range(1, 20001))).hexdigest()
+        wanted = hashlib.sha256(b"".join(b"%d\n" % n for n in range(1, 20001))).hexdigest()
         self.assertEqual({self.output(child, 40).split()[0].decode() for child in children}, {wanted})
 
     def test_scp_copies_both_ways(self):
@@ -277,25 +241,27 @@ class Ssh(ClientTest):
         self.assertEqual(self.digest(self.home + "/down"), wanted)
 
     def test_ssh_forwards_a_port(self):
-        echo = self.server(csd.Server.echo, netns=self.inside)
-        port = csd.closed_port()
+        echo = self.server(Server.echo, netns=self.inside)
+        port = closed_port()
         self.process(["ssh", "-F", self.sshd.config, "-N", "-L", f"127.0.0.1:{port}:127.0.0.1:{echo.port}", "127.0.0.1"],
                      env=self.environment)
         sock = socket.socket()
         self.addCleanup(sock.close)
-        sock.settimeout(10 * csd.SLOW)
+        sock.settimeout(10 * SLOW)
         eventually(lambda: sock.connect_ex(("127.0.0.1", port)) == 0, 10)
         sock.sendall(b"through")
         self.assertEqual(sock.recv(100), b"through")
 
     def test_killed_ssh_leaves_no_connection(self):
-        child = self.process(["bash", "-c", "exec " + self.sshd.shell("echo up; sleep 1000")], env=self.environment)
+        # What runs inside ends with its input, which sshd closes: a program that reads none would stay for good.
+        child = self.process(["bash", "-c", "exec " + self.sshd.shell("echo up; exec cat")], env=self.environment,
+                             stdin=subprocess.PIPE)
         self.assertEqual(child.stdout.readline(), b"up\n")
         self.assertEqual(len(self.drive.connections_to(22)), 1)
         child.kill()
-        child.wait(1 * csd.SLOW)
+        child.wait(1 * SLOW)
         eventually(lambda: not self.drive.connections_to(22), 1)
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -10,11 +10,16 @@ import select
 import subprocess
 import time
 
-import csd
-import test_clients
-from csd import Call, CsdTest, Server, eventually, poll_now, read_exactly, write_all
+from harness.case import CsdTest, main
+from harness.clients import ClientTest
+from harness.descriptors import poll_now, read_exactly, write_all
+from harness.mount import is_mounted
+from harness.servers import Server, full_listener, pattern, pattern_digest, port_of
+from harness.settings import MIB, SCALE, SLOW
+from harness.sshd import Sshd
+from harness.wait import Call, eventually
 
-BULK = int(200_000_000 * csd.SCALE)
+BULK = int(200_000_000 * SCALE)
 RESETS = 3  # while BULK moves once: at 3, 6 and 9 tenths of it
 
 
@@ -28,19 +33,19 @@ def session(drive):
     return re.search(r"^session: (.*)$", drive.text("status"), re.M)[1]
 
 
-class SshBulk(test_clients.ClientTest):
+class SshBulk(ClientTest):
     DEVICE_OPTIONS = (f"reset_every={BULK * 3 // 10}",)
 
     def setUp(self):
         super().setUp()
-        self.sshd = test_clients.Sshd(self, self.inside)
+        self.sshd = Sshd(self, self.inside)
         self.file = self.scratch() + "/bulk"
         with open(self.file, "wb") as file:
-            file.write(csd.pattern(BULK))
+            file.write(pattern(BULK))
 
     def moves_through_three_resets(self, command):
         digest = self.client(command, seconds=50).split()[0].decode()
-        self.assertEqual(digest, csd.pattern_digest(BULK))
+        self.assertEqual(digest, pattern_digest(BULK))
         self.assertEqual(faults(self.drive)["resets"], RESETS)
         self.assertEqual(self.drive.counter("sessions resumed"), RESETS)
         self.assertEqual(self.drive.counter("sessions lost"), 0)
@@ -53,11 +58,11 @@ class SshBulk(test_clients.ClientTest):
         self.moves_through_three_resets(f"{self.sshd.shell('cat ' + self.file)} | sha256sum")
 
 
-class SshConversation(test_clients.ClientTest):
+class SshConversation(ClientTest):
     DEVICE_OPTIONS = ("reset_every=2K",)
 
     def test_goes_on_through_resets(self):
-        sshd = test_clients.Sshd(self, self.inside)
+        sshd = Sshd(self, self.inside)
         command = sshd.shell("while read -r line; do echo got $line; done")
         child = self.process(["bash", "-c", "exec " + command], env=self.environment, stdin=subprocess.PIPE)
         said = 0
@@ -68,14 +73,14 @@ class SshConversation(test_clients.ClientTest):
             child.stdin.flush()
             self.assertEqual(child.stdout.readline(), b"got %d\n" % said)
         child.stdin.close()
-        self.assertEqual(child.wait(10 * csd.SLOW), 0)
+        self.assertEqual(child.wait(10 * SLOW), 0)
         self.assertGreaterEqual(self.drive.counter("sessions resumed"), 5)
 
 
 class Soak(CsdTest):
     SEEDS = 6  # at least, and until every kind of fault was met
     CONNECTIONS = 10
-    SIZE = int(2 * csd.MIB * csd.SCALE)  # a connection, each way
+    SIZE = int(2 * MIB * SCALE)  # a connection, each way
 
     def converse(self, drive, server, seed):
         """Sends random bytes in pieces of random sizes; True if the same come back."""
@@ -126,7 +131,7 @@ class Loss(CsdTest):
         self.polled = self.fd(self.drive.open(self.server_.port))
         self.reader = Call(os.read, self.quiet, 1)
         self.assertTrue(self.reader.blocked())
-        self.opening = Call(self.drive.open, csd.port_of(csd.full_listener(self)))
+        self.opening = Call(self.drive.open, port_of(full_listener(self)))
         self.assertTrue(self.opening.blocked())
 
     def pour(self):
@@ -134,7 +139,7 @@ class Loss(CsdTest):
         fd = self.fd(self.drive.open(self.sink.port))
         try:
             while True:
-                write_all(fd, csd.pattern(65536))
+                write_all(fd, pattern(65536))
         except OSError as error:
             return error.errno
 
@@ -161,7 +166,7 @@ class Loss(CsdTest):
     def services_see(self, error):
         for number in range(2):
             peer = self.server_.peer(number)
-            peer.sock.settimeout(10 * csd.SLOW)
+            peer.sock.settimeout(10 * SLOW)
             self.assertEqual(peer.take(), b"")
             self.assertEqual(peer.error, error)
 
@@ -169,7 +174,7 @@ class Loss(CsdTest):
         self.start("restart_every=1M")
         started = time.monotonic()
         self.everything_ends(errno.ECONNRESET)
-        self.assertLess(time.monotonic() - started, 3 * csd.SLOW)
+        self.assertLess(time.monotonic() - started, 3 * SLOW)
         self.new_connections_work()
         self.services_see(None)  # as of a process that ended
         self.assertEqual(faults(self.drive)["restarts"], 1)
@@ -202,7 +207,7 @@ class Loss(CsdTest):
             with self.raises_errno(errno.ENOTCONN, errno.ECONNABORTED):
                 waiting.result(1)
         self.assertIn(pouring.result(1), (errno.ENOTCONN, errno.ECONNABORTED))
-        eventually(lambda: not csd.is_mounted(self.drive.path), 1)
+        eventually(lambda: not is_mounted(self.drive.path), 1)
         self.assertEqual(self.drive.wait(6), 0)  # bytes that were accepted have 5 s more
 
     def test_csdfs_ends_at_once_when_the_drive_is_given_up(self):
@@ -212,4 +217,4 @@ class Loss(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

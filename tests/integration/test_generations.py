@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 
-import csd
-import echo_server
-from csd import IOC_SHUTDOWN, CsdTest, Server, eventually, ioctl_int, poll_now, read_exactly, read_to_end, write_all
+from harness import echo_server
+from harness.case import CsdTest, main
+from harness.descriptors import poll_now, read_exactly, read_to_end, write_all
+from harness.mount_abi import IOC_SHUTDOWN, ioctl_int
+from harness.servers import Server, pattern
+from harness.settings import MIB, SCALE
+from harness.wait import eventually
 
-STREAMS = int(10_000 * csd.SCALE)
+STREAMS = int(10_000 * SCALE)
 
 
 class Negotiation(CsdTest):
@@ -45,7 +49,7 @@ class SecondGeneration(CsdTest):
             peer.sock.sendall(f"{received} bytes and the end".encode())
 
         fd = self.open(self.server(answer))
-        write_all(fd, csd.pattern(300_000))
+        write_all(fd, pattern(300_000))
         ioctl_int(fd, IOC_SHUTDOWN, socket.SHUT_WR)
         self.assertEqual(read_to_end(fd), b"300000 bytes and the end")
 
@@ -68,7 +72,7 @@ class SecondGeneration(CsdTest):
     def test_a_reader_that_keeps_up_is_worth_more_read_ahead(self):
         pour = self.server(Server.pour)
         stopped, steady = self.open(pour), self.open(pour)
-        read_exactly(steady, 4 * csd.MIB)
+        read_exactly(steady, 4 * MIB)
 
         def unread():  # KiB, of both
             return [int(line.split()[6]) // 1024 for line in self.drive.connections_to(pour.port)]
@@ -114,4 +118,4 @@ class SecondGeneration(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -11,10 +11,14 @@ import tempfile
 import time
 import unittest
 
-import csd
-from csd import Call, CsdTest, Server, eventually, is_mounted, poll_now, process_state, read_exactly
-from test_nvme_tcp import uri
-from test_target import Target
+from harness.case import CsdTest, main
+from harness.descriptors import poll_now, read_exactly, write_all
+from harness.mount import is_mounted
+from harness.process import cpu_ticks, process_state, spawn, thread_count
+from harness.servers import Hole, Server, full_listener, pattern, port_of
+from harness.settings import CSDFS, MIB, SLOW
+from harness.target import Target, uri
+from harness.wait import Call, eventually
 
 WRITER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR)\nwhile True: os.write(fd, bytes(65536))"
 READER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR); os.write(fd, b'!'); os.read(fd, 1)"
@@ -36,7 +40,7 @@ class KilledPrograms(CsdTest):
         eventually(waiting, 10, "the program waits in its call")
         eventually(lambda: process_state(program.pid) in "SD")
         program.kill()
-        program.wait(1 * csd.SLOW)
+        program.wait(1 * SLOW)
 
     def gone(self, port):
         """The connection is no longer listed, within a second."""
@@ -49,7 +53,7 @@ class KilledPrograms(CsdTest):
         self.assertEqual(server.peer().take(), b"")
 
     def test_blocked_writer(self):
-        hole = csd.Hole()
+        hole = Hole()
         server = self.server(hole, netns=self.inside, rcvbuf=65536)
         looks = []
 
@@ -60,11 +64,11 @@ class KilledPrograms(CsdTest):
         self.killed(WRITER, server.port, stalled)
         # What was accepted before is still delivered.
         hole.release.set()
-        self.assertTrue(server.peer().ended.wait(5 * csd.SLOW))
+        self.assertTrue(server.peer().ended.wait(5 * SLOW))
         self.gone(server.port)
 
     def test_blocked_opener(self):
-        port = csd.port_of(csd.full_listener(self, self.inside))
+        port = port_of(full_listener(self, self.inside))
         self.killed(OPENER, port, lambda: self.drive.connections_to(port))
         self.gone(port)
 
@@ -82,7 +86,7 @@ class KilledPrograms(CsdTest):
         program.send_signal(signal.SIGSTOP)
         eventually(lambda: process_state(program.pid) == "T")
         program.kill()
-        program.wait(1 * csd.SLOW)
+        program.wait(1 * SLOW)
         self.assertEqual(server.peer().take(), b"")
 
     def test_hundred_killed_readers_leave_nothing(self):
@@ -95,7 +99,7 @@ class KilledPrograms(CsdTest):
             for program in programs:
                 program.kill()
             for program in programs:
-                program.wait(1 * csd.SLOW)
+                program.wait(1 * SLOW)
             eventually(lambda: not self.drive.connections_to(server.port), 2)
 
 
@@ -105,22 +109,22 @@ class KilledProgramsOfTheFirstGeneration(KilledPrograms):
     DIALECT = "v1-fixed"
 
     def test_blocked_opener(self):
-        port = csd.port_of(csd.full_listener(self, self.inside))
+        port = port_of(full_listener(self, self.inside))
         self.killed(OPENER, port, lambda: self.drive.connections_to(port))
         # The relay is taken until the connection is answered, but by nobody.
         self.assertEqual([line.split()[1] for line in self.drive.connections_to(port)], ["closing"])
 
     def test_blocked_opener_whose_connection_comes_too_late(self):
-        listener = csd.full_listener(self, self.inside)
-        self.killed(OPENER, csd.port_of(listener), lambda: self.drive.connections_to(csd.port_of(listener)))
-        listener.settimeout(10 * csd.SLOW)  # the kernel repeats the handshake after 1, 3 and 7 s
+        listener = full_listener(self, self.inside)
+        self.killed(OPENER, port_of(listener), lambda: self.drive.connections_to(port_of(listener)))
+        listener.settimeout(10 * SLOW)  # the kernel repeats the handshake after 1, 3 and 7 s
         for data in (None, b""):  # the connection that filled the queue, and the one that comes too late
             connection, _ = listener.accept()
             self.addCleanup(connection.close)
             if data is not None:
-                connection.settimeout(5 * csd.SLOW)
+                connection.settimeout(5 * SLOW)
                 self.assertEqual(connection.recv(1), data, "nobody wants it: it is closed at once")
-        self.gone(csd.port_of(listener))
+        self.gone(port_of(listener))
 
 
 class KilledDaemon(CsdTest):
@@ -149,7 +153,7 @@ class KilledDaemon(CsdTest):
         self.fd(drive.open(server.port))
         server.peer()
         drive.kill()
-        self.assertTrue(server.peer().ended.wait(5 * csd.SLOW))
+        self.assertTrue(server.peer().ended.wait(5 * SLOW))
 
 
 class EndedDaemon(CsdTest):
@@ -158,13 +162,13 @@ class EndedDaemon(CsdTest):
     def test_terminated_with_streams_and_blocked_callers(self):
         inside = self.netns()
         server = self.server(Server.manual, netns=inside)
-        hole = self.server(csd.Hole(), netns=inside, rcvbuf=65536)
+        hole = self.server(Hole(), netns=inside, rcvbuf=65536)
         drive = self.mount(f"emu:?netns={inside.name}&relays=16")
         idle = [self.fd(drive.open(server.port)) for _ in range(3)]
         calls = [Call(os.read, idle[0], 1), Call(poll_now, idle[1], select.POLLIN, 30_000)]
         stalled = self.fd(drive.open(hole.port))
-        calls.append(Call(csd.write_all, stalled, bytes(32 * csd.MIB)))
-        calls.append(Call(drive.open, csd.port_of(csd.full_listener(self, inside))))
+        calls.append(Call(write_all, stalled, bytes(32 * MIB)))
+        calls.append(Call(drive.open, port_of(full_listener(self, inside))))
         self.assertTrue(all(call.blocked() for call in calls))
         self.assertEqual(drive.terminate(), 0)
         self.assertFalse(is_mounted(drive.path))
@@ -199,11 +203,11 @@ class EndedDaemon(CsdTest):
         server = self.server(Server.sink)
         drive = self.mount()
         fd = self.fd(drive.open(server.port))
-        os.write(fd, csd.pattern(50_000))
+        os.write(fd, pattern(50_000))
         os.fsync(fd)
         self.assertEqual(drive.terminate(), 0)
-        self.assertTrue(server.peer().ended.wait(5 * csd.SLOW))
-        self.assertEqual(bytes(server.peer().data), csd.pattern(50_000))
+        self.assertTrue(server.peer().ended.wait(5 * SLOW))
+        self.assertEqual(bytes(server.peer().data), pattern(50_000))
 
 
 class Background(CsdTest):
@@ -214,12 +218,12 @@ class Background(CsdTest):
         directory = tempfile.mkdtemp(prefix="csdt-")
         self.addCleanup(os.rmdir, directory)
         self.addCleanup(self.end, directory)
-        started = subprocess.run([csd.CSDFS, "emu:", directory], stdin=subprocess.DEVNULL, capture_output=True,
-                                 timeout=10 * csd.SLOW, check=False)
+        started = subprocess.run([CSDFS, "emu:", directory], stdin=subprocess.DEVNULL, capture_output=True,
+                                 timeout=10 * SLOW, check=False)
         self.assertEqual((started.returncode, started.stdout, started.stderr), (0, b"", b""))
         self.assertTrue(is_mounted(directory))
         with open(f"{directory}/tcp/127.0.0.1:{server.port}", "rb") as stream:
-            self.assertEqual(stream.read(), csd.pattern(5))
+            self.assertEqual(stream.read(), pattern(5))
         pids = self.daemons(directory)
         self.assertEqual(len(pids), 1)
         os.kill(pids[0], signal.SIGTERM)
@@ -229,8 +233,8 @@ class Background(CsdTest):
     def test_failure_is_told_before_it_goes_to_the_background(self):
         directory = tempfile.mkdtemp(prefix="csdt-")
         self.addCleanup(os.rmdir, directory)
-        started = subprocess.run([csd.CSDFS, "/dev/null", directory], stdin=subprocess.DEVNULL, capture_output=True,
-                                 timeout=10 * csd.SLOW, check=False)
+        started = subprocess.run([CSDFS, "/dev/null", directory], stdin=subprocess.DEVNULL, capture_output=True,
+                                 timeout=10 * SLOW, check=False)
         self.assertEqual(started.returncode, 1)
         self.assertEqual(self.daemons(directory), [])
 
@@ -241,7 +245,7 @@ class Background(CsdTest):
         self.addCleanup(self.end, directory)
         target.process.send_signal(signal.SIGSTOP)
         self.addCleanup(target.process.send_signal, signal.SIGCONT)
-        starter = csd.spawn([csd.CSDFS, uri(target.address), directory], stdin=subprocess.DEVNULL)
+        starter = spawn([CSDFS, uri(target.address), directory], stdin=subprocess.DEVNULL)
         self.addCleanup(starter.wait)
         eventually(lambda: len(self.daemons(directory)) == 2)
         starter.kill()
@@ -274,8 +278,8 @@ class Mounting(CsdTest):
 
     def start(self, *arguments, status=0, **options):
         """csdfs in the background; ended with the test."""
-        run = subprocess.run([csd.CSDFS, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                             timeout=10 * csd.SLOW, check=False, **options)
+        run = subprocess.run([CSDFS, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                             timeout=10 * SLOW, check=False, **options)
         self.assertEqual(run.returncode, status, run.stderr)
         return run.stderr
 
@@ -298,7 +302,7 @@ class Mounting(CsdTest):
     def carries(self, directory):
         server = self.server(Server.source(5))
         with open(f"{directory}/tcp/127.0.0.1:{server.port}", "rb") as stream:
-            self.assertEqual(stream.read(), csd.pattern(5))
+            self.assertEqual(stream.read(), pattern(5))
 
     def test_relative_mountpoint(self):
         directory = self.place()
@@ -344,7 +348,7 @@ class Mounting(CsdTest):
     def test_mount_program_starts_it(self):
         directory = self.place()
         subprocess.run(["mount", "-t", "fuse", "-o", "rw,noauto,nofail,nosuid,nodev,noatime,_netdev,x-systemd.automount",
-                        f"{csd.CSDFS}#emu:", directory], check=True, timeout=10 * csd.SLOW, stdin=subprocess.DEVNULL)
+                        f"{CSDFS}#emu:", directory], check=True, timeout=10 * SLOW, stdin=subprocess.DEVNULL)
         self.carries(directory)
 
     def test_other_users_are_kept_out_unless_allowed(self):
@@ -356,7 +360,7 @@ class Mounting(CsdTest):
                 self.start("emu:", directory, *options)
                 server = self.server(Server.source(5))
                 cat = subprocess.run([*other, "cat", f"{directory}/tcp/127.0.0.1:{server.port}"], capture_output=True,
-                                     timeout=10 * csd.SLOW, check=False)
+                                     timeout=10 * SLOW, check=False)
                 self.assertEqual(cat.returncode, status, cat.stderr)
                 self.unmount(directory)
 
@@ -372,11 +376,11 @@ class Mounting(CsdTest):
         for flags in ("", "-f"):
             with self.subTest(flags=flags):
                 directory = self.place()
-                script = f"exec <&- >&- 2>&-; exec {csd.CSDFS} {flags} emu: {directory}"
+                script = f"exec <&- >&- 2>&-; exec {CSDFS} {flags} emu: {directory}"
                 child = self.process(["bash", "-c", script])
                 eventually(lambda: is_mounted(directory), 5)
                 if not flags:
-                    self.assertEqual(child.wait(5 * csd.SLOW), 0)
+                    self.assertEqual(child.wait(5 * SLOW), 0)
                 self.carries(directory)
 
     def test_thousand_connections_leave_no_descriptor(self):
@@ -409,12 +413,12 @@ class Idle(CsdTest):
         first = self.fd(drive.open(server.port))
         os.write(first, b"x")
         self.assertEqual(os.read(first, 1), b"x")
-        threads = csd.thread_count(drive.pid)
+        threads = thread_count(drive.pid)
         streams = [self.fd(drive.open(server.port)) for _ in range(self.COUNT - 1)]
         for stream in streams:
             os.write(stream, b"x")
             self.assertEqual(os.read(stream, 1), b"x")
-        self.assertEqual(csd.thread_count(drive.pid), threads)
+        self.assertEqual(thread_count(drive.pid), threads)
         readers = [Call(os.read, stream, 1) for stream in streams]
         self.assertTrue(all(reader.blocked(0.01) for reader in readers))
         eventually(lambda: self.ticks_over(drive.pid, 2.0) <= 1, 15, "no CPU time used over 2 s")
@@ -429,20 +433,20 @@ class Idle(CsdTest):
         for microseconds in (0, 10000):
             drive = self.mount(options=["-o", f"busy_poll={microseconds}"])
             fd = self.fd(drive.open(server.port))
-            before = csd.cpu_ticks(drive.pid)
+            before = cpu_ticks(drive.pid)
             for _ in range(100):
                 os.write(fd, b"x")
                 self.assertEqual(os.read(fd, 1), b"x")
                 time.sleep(0.01)  # how csdfs spends it is the measurement
-            used[microseconds] = csd.cpu_ticks(drive.pid) - before
+            used[microseconds] = cpu_ticks(drive.pid) - before
             self.close(fd)
         self.assertLess(4 * used[0], used[10000], used)
 
     @staticmethod
     def ticks_over(pid, seconds):
-        before = csd.cpu_ticks(pid)
+        before = cpu_ticks(pid)
         time.sleep(seconds)  # this is the measurement
-        return csd.cpu_ticks(pid) - before
+        return cpu_ticks(pid) - before
 
 
 class BadArguments(CsdTest):
@@ -452,8 +456,8 @@ class BadArguments(CsdTest):
         self.directory = self.scratch()
 
     def refused(self, *arguments, mentions=()):
-        run = subprocess.run([csd.CSDFS, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                             timeout=10 * csd.SLOW, check=False)
+        run = subprocess.run([CSDFS, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                             timeout=10 * SLOW, check=False)
         self.assertEqual(run.returncode, 1, run.stderr)
         self.assertEqual(run.stdout, "")
         self.assertRegex(run.stderr, r"\Acsdfs: [^\n]+\n\Z")
@@ -505,10 +509,10 @@ class BadArguments(CsdTest):
 
     def test_help_and_version_succeed(self):
         for option in ("--help", "--version"):
-            run = subprocess.run([csd.CSDFS, option], capture_output=True, text=True, timeout=10, check=False)
+            run = subprocess.run([CSDFS, option], capture_output=True, text=True, timeout=10, check=False)
             self.assertEqual((run.returncode, run.stderr), (0, ""))
             self.assertIn("csdfs", run.stdout)
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -10,17 +10,24 @@ import errno
 import os
 import select
 import signal
+import subprocess
 import sys
 
-import csd
-from csd import Call, CsdTest, Server, eventually, fill, poll_now, read_exactly, set_nonblocking, write_all
+from harness.case import CsdTest, main
+from harness.descriptors import fill, poll_now, read_exactly, read_to_end, set_nonblocking, write_all
+from harness.mount import emu
+from harness.mount_abi import IOC_ERROR, ioctl_int
+from harness.process import process_state
+from harness.servers import POOL, Hole, Server, closed_port, full_listener, pattern, port_of
+from harness.settings import MIB, SCALE, SLOW
+from harness.wait import Call, eventually
 
 libc = ctypes.CDLL(None, use_errno=True)
-STREAM = int(8 * csd.MIB * csd.SCALE)
+STREAM = int(8 * MIB * SCALE)
 
 
 class LimitTest(CsdTest):
-    DEVICE = csd.emu("relays=4")
+    DEVICE = emu("relays=4")
 
     def setUp(self):
         self.drive = self.mount(self.DEVICE)
@@ -30,8 +37,8 @@ class LimitTest(CsdTest):
 
     def echoes(self, fd, size=10_000):
         """The connection carries bytes both ways."""
-        writer = Call(write_all, fd, csd.pattern(size))
-        self.assertEqual(Call(read_exactly, fd, size).result(), csd.pattern(size))
+        writer = Call(write_all, fd, pattern(size))
+        self.assertEqual(Call(read_exactly, fd, size).result(), pattern(size))
         writer.result()
 
 
@@ -42,9 +49,9 @@ class FourRelays(LimitTest):
         calls = []
         for _ in range(3):
             fd = self.open(echo)
-            calls.append((Call(write_all, fd, csd.pattern(STREAM)), Call(read_exactly, fd, STREAM)))
+            calls.append((Call(write_all, fd, pattern(STREAM)), Call(read_exactly, fd, STREAM)))
         for writer, reader in calls:
-            self.assertEqual(reader.result(20), csd.pattern(STREAM))
+            self.assertEqual(reader.result(20), pattern(STREAM))
             writer.result()
 
     def test_three_streams_move_while_a_fourth_client_does_not_read(self):
@@ -52,10 +59,10 @@ class FourRelays(LimitTest):
         unread = self.open(pour)
         eventually(lambda: poll_now(unread, select.POLLIN))
         self.move_three_streams()
-        self.assertEqual(read_exactly(unread, 3 * csd.MIB), csd.POOL * 3, "and its bytes are all there")
+        self.assertEqual(read_exactly(unread, 3 * MIB), POOL * 3, "and its bytes are all there")
 
     def test_three_streams_move_while_a_peer_in_the_drive_does_not_read(self):
-        hole = csd.Hole()
+        hole = Hole()
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         stalled = self.open(server)
@@ -63,7 +70,7 @@ class FourRelays(LimitTest):
         self.move_three_streams()
         hole.release.set()
         self.close(stalled)
-        self.assertTrue(server.peer().ended.wait(10 * csd.SLOW))
+        self.assertTrue(server.peer().ended.wait(10 * SLOW))
         self.assertEqual(server.peer().received, written)
 
     def test_open_beyond_the_relays_is_enfile_and_the_rest_goes_on(self):
@@ -94,7 +101,7 @@ class FourRelays(LimitTest):
             self.assertEqual(error.errno, errno.ENFILE)
         else:
             eventually(lambda: poll_now(fd, select.POLLOUT) & select.POLLERR)
-            self.assertEqual(csd.ioctl_int(fd, csd.IOC_ERROR), errno.ENFILE)
+            self.assertEqual(ioctl_int(fd, IOC_ERROR), errno.ENFILE)
 
     def test_open_right_after_a_close_finds_the_relay_free(self):
         echo = self.server(Server.echo)
@@ -109,7 +116,7 @@ class FourRelays(LimitTest):
         echo = self.server(Server.echo)
         for _ in range(20):
             with self.raises_errno(errno.ECONNREFUSED):
-                self.drive.open(csd.closed_port())
+                self.drive.open(closed_port())
         for stream in [self.open(echo) for _ in range(4)]:
             self.echoes(stream)
 
@@ -117,11 +124,11 @@ class FourRelays(LimitTest):
         server = self.server(Server.source(10))
         streams = [self.open(server) for _ in range(4)]
         for stream in streams:
-            self.assertEqual(csd.read_to_end(stream), csd.pattern(10))
+            self.assertEqual(read_to_end(stream), pattern(10))
         with self.raises_errno(errno.ENFILE):
             self.drive.open(server.port)
         self.close(streams[0])
-        self.assertEqual(csd.read_to_end(self.open(server)), csd.pattern(10))
+        self.assertEqual(read_to_end(self.open(server)), pattern(10))
 
     def test_peer_that_resets_frees_its_relay_on_close(self):
         manual, echo = self.server(Server.manual), self.server(Server.echo)
@@ -137,7 +144,7 @@ class FourRelays(LimitTest):
     def test_memory_stays_bounded_while_nobody_reads(self):
         pour = self.server(Server.pour)
         _streams = [self.open(pour) for _ in range(3)]
-        sink = self.open(self.server(csd.Hole(), rcvbuf=65536))
+        sink = self.open(self.server(Hole(), rcvbuf=65536))
         fill(sink)
 
         def resident():
@@ -157,7 +164,7 @@ class FirstGeneration(LimitTest):
 
     def stall(self):
         """Makes the drive stall on a peer that does not read; the hole, whose release ends it."""
-        hole = csd.Hole()
+        hole = Hole()
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         self.stalled = self.open(server)
@@ -180,7 +187,7 @@ class FirstGeneration(LimitTest):
 
     def test_causes_are_not_told(self):
         with self.raises_errno(errno.ECONNREFUSED):
-            self.drive.open(csd.closed_port())
+            self.drive.open(closed_port())
 
     def test_what_it_cannot_express_fails_at_once(self):
         for host in ("[::1]", "localhost"):
@@ -200,7 +207,7 @@ class FirstGeneration(LimitTest):
         self.assertEqual(reader.result(), b"hello")
         writer.result()
         self.close(self.stalled)
-        self.assertTrue(server.peer().ended.wait(10 * csd.SLOW))
+        self.assertTrue(server.peer().ended.wait(10 * SLOW))
         self.assertEqual(server.peer().received, self.written)
         self.echoes(other)
 
@@ -228,9 +235,9 @@ class FirstGeneration(LimitTest):
         hole, _ = self.stall()
         for script in ("os.open(sys.argv[1], os.O_RDWR)",):
             program = self.process([sys.executable, "-c", f"import os, sys; {script}", self.drive.file(echo.port)])
-            eventually(lambda: csd.process_state(program.pid) in "SD" and self.drive.connections_to(echo.port))
+            eventually(lambda: process_state(program.pid) in "SD" and self.drive.connections_to(echo.port))
             program.kill()
-            program.wait(1 * csd.SLOW)
+            program.wait(1 * SLOW)
         hole.release.set()
         self.echoes(self.open(echo))
 
@@ -238,21 +245,21 @@ class FirstGeneration(LimitTest):
         echo = self.server(Server.echo)
         other = self.open(echo)
         self.echoes(other)
-        listener = csd.full_listener(self)
+        listener = full_listener(self)
         program = self.process([sys.executable, "-c", "import os, sys; os.open(sys.argv[1], os.O_RDWR)",
-                                self.drive.file(csd.port_of(listener))])
-        eventually(lambda: self.drive.connections_to(csd.port_of(listener)))
+                                self.drive.file(port_of(listener))])
+        eventually(lambda: self.drive.connections_to(port_of(listener)))
         os.write(other, b"hello")
         reader = Call(read_exactly, other, 5)
         self.assertTrue(reader.blocked(0.5))
         program.kill()
-        program.wait(1 * csd.SLOW)
+        program.wait(1 * SLOW)
         self.assertTrue(reader.blocked(0.1), "nobody can stop the drive from connecting")
-        listener.settimeout(10 * csd.SLOW)  # the kernel repeats the handshake after 1 and 3 s
+        listener.settimeout(10 * SLOW)  # the kernel repeats the handshake after 1 and 3 s
         for _ in range(2):
             listener.accept()[0].close()
         self.assertEqual(reader.result(), b"hello")
-        eventually(lambda: not self.drive.connections_to(csd.port_of(listener)), 5)
+        eventually(lambda: not self.drive.connections_to(port_of(listener)), 5)
 
     def test_stalled_drive_does_not_stop_the_daemon_from_ending(self):
         self.stall()
@@ -265,12 +272,12 @@ class FirstGeneration(LimitTest):
         program = self.process([sys.executable, "-c", script, self.drive.file(manual.port)])
         eventually(lambda: manual.peers and manual.peer().take())
         manual.peer().reset()
-        with self.assertRaises(csd.subprocess.TimeoutExpired):
+        with self.assertRaises(subprocess.TimeoutExpired):
             program.wait(0.5)
         with self.raises_errno(errno.ENFILE):
             self.drive.open(echo.port)
         program.kill()
-        program.wait(1 * csd.SLOW)
+        program.wait(1 * SLOW)
 
         def reopened():
             try:
@@ -306,4 +313,4 @@ class FirstGeneration(LimitTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -4,8 +4,9 @@
 import errno
 import os
 
-import csd
-from csd import CsdTest, Server, read_exactly
+from harness.case import CsdTest, main
+from harness.descriptors import read_exactly
+from harness.servers import Server
 
 LONG = "a" * 300
 MALFORMED = (
@@ -149,4 +150,4 @@ class Names(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

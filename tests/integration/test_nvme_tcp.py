@@ -5,134 +5,26 @@ import errno
 import os
 import select
 import signal
-import socket
 import subprocess
-import threading
 import time
 
-import csd
-import nvme_tls
-import test_clients
-from csd import Call, CsdTest, Server, eventually, read_exactly, write_all
-from test_target import NQN, Target
+from harness import nvme_tls
+from harness.case import CsdTest, main
+from harness.clients import ClientTest
+from harness.cutter import Cutter
+from harness.descriptors import poll_now, read_exactly, write_all
+from harness.mount import is_mounted
+from harness.process import process_state
+from harness.servers import Server, closed_port, pattern, pattern_digest
+from harness.settings import CSDFS, SCALE, SHIM, SLOW
+from harness.sshd import Sshd
+from harness.target import NQN, NvmeTcpTest, Target, uri
+from harness.wait import Call, eventually
 
-STREAMS = int(1000 * csd.SCALE)
-BULK = int(200_000_000 * csd.SCALE)
+STREAMS = int(1000 * SCALE)
+BULK = int(200_000_000 * SCALE)
 LEASE = 5  # seconds, where a test waits for its end
 NOTICED = 15  # seconds until silence is: a keep-alive every 5, which is answered within 10
-
-
-class Cutter:
-    """A relay before a TCP port. cut() ends what goes through it as a broken network would: with a reset, and
-    whatever was on its way is lost. It does so itself each time `every` bytes have passed, at most `cuts` times."""
-
-    def __init__(self, test, address, every=0, cuts=0):
-        self.address = address
-        self.every, self.cuts = every, cuts
-        self.passed = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.lock = threading.Lock()
-        self.pairs = []
-        self.accepted = 0
-        self.seen = None  # a list: what goes through is kept there
-        test.addCleanup(self.close)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                host, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                drive = socket.create_connection(self.address)
-            except OSError:
-                host.close()
-                continue
-            for sock in (host, drive):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pumps = [threading.Thread(target=self._pump, args=way, daemon=True)
-                     for way in ((host, drive), (drive, host))]
-            with self.lock:
-                self.pairs.append(((host, drive), pumps))
-                self.accepted += 1
-                for pump in pumps:
-                    pump.start()
-
-    def _due(self, size):
-        with self.lock:
-            self.passed += size
-            if self.cuts == 0 or self.passed < self.every:
-                return False
-            self.passed = 0
-            self.cuts -= 1
-            return True
-
-    def _pump(self, source, sink):
-        try:
-            while data := source.recv(65536):
-                if self.seen is not None:
-                    self.seen.append(data)
-                if self._due(len(data)):
-                    return self.cut()
-                sink.sendall(data)
-        except OSError:
-            pass
-        for sock in (source, sink):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self):
-        with self.lock:
-            pairs, self.pairs = self.pairs, []
-        for sockets, pumps in pairs:
-            for sock in sockets:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
-                except OSError:
-                    pass
-            # A descriptor that is closed under a thread may be another connection's when the thread uses it.
-            for pump in pumps:
-                if pump is not threading.current_thread():
-                    pump.join()
-            for sock in sockets:
-                sock.close()
-
-    def close(self):
-        try:
-            self.listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.listener.close()
-        self.cut()
-
-
-def uri(address, *options):
-    place = f"unix:{address}" if isinstance(address, str) else f"nvme-tcp://{address[0]}:{address[1]}"
-    return f"{place}/{NQN}" + ("?" + "&".join(options) if options else "")
-
-
-class NvmeTcpTest(CsdTest):
-    def start(self, *options, listen="127.0.0.1:0"):
-        self.target = Target(self, listen=listen)
-        self.drive = self.mount(uri(self.target.address, *options))
-
-    def open(self, server):
-        return self.fd(self.drive.open(server.port))
-
-    def echo(self, size):
-        """`size` bytes through an echo server and back, both directions busy at once."""
-        fd = self.open(self.server(Server.echo))
-        data = csd.pattern(size)
-        sender = Call(write_all, fd, data)
-        back = read_exactly(fd, size)
-        sender.result()
-        self.assertEqual(len(back), size)
-        self.assertTrue(back == data, "other bytes came back")
 
 
 class Transfer(NvmeTcpTest):
@@ -141,7 +33,7 @@ class Transfer(NvmeTcpTest):
             with self.subTest(options):
                 self.start(*options)
                 self.assertIn("port: NVMe/TCP to 127.0.0.1:", self.drive.text("status"))
-                self.echo(int(8_000_000 * csd.SCALE))
+                self.echo(int(8_000_000 * SCALE))
 
     def test_a_unix_socket(self):
         path = f"{self.scratch()}/csd.sock"
@@ -170,7 +62,7 @@ class Transfer(NvmeTcpTest):
 class InheritedShim(NvmeTcpTest):
     def test_the_target_does_not_reach_its_services_through_the_mount(self):
         directory = self.scratch()
-        self.target = Target(self, LD_PRELOAD=csd.SHIM, NVSOCK_MOUNT=directory,
+        self.target = Target(self, LD_PRELOAD=SHIM, NVSOCK_MOUNT=directory,
                              ASAN_OPTIONS="verify_asan_link_order=0")  # the shim has no sanitizer
         self.drive = self.mount(uri(self.target.address), directory=directory)
         self.echo(100_000)
@@ -188,7 +80,7 @@ class Cut(NvmeTcpTest):
 
     def test_ten_cuts_in_a_transfer_lose_nothing(self):
         fd = self.open(self.server(Server.echo))
-        block = csd.pattern(500_000)
+        block = pattern(500_000)
         sender = Call(write_all, fd, block * 22)
         for number in range(1, 11):
             for _ in range(2):
@@ -211,7 +103,7 @@ class Cut(NvmeTcpTest):
         eventually(lambda: self.drive.counter("connections in use") == 0, 10)
 
 
-class Ssh(test_clients.ClientTest):
+class Ssh(ClientTest):
     CUTS = 10
 
     def device(self):
@@ -221,7 +113,7 @@ class Ssh(test_clients.ClientTest):
 
     def setUp(self):
         super().setUp()
-        self.sshd = test_clients.Sshd(self, self.inside)
+        self.sshd = Sshd(self, self.inside)
         self.file = self.scratch() + "/bulk"
 
     def moves_through_ten_cuts(self, command):
@@ -230,19 +122,19 @@ class Ssh(test_clients.ClientTest):
             digest = self.client(command, seconds=50).split()[0].decode()
         except AssertionError as error:
             self.fail(f"{error}\ncsdfs: {self.drive.log()}\ncsd-target: {self.target.log()}")
-        self.assertEqual(digest, csd.pattern_digest(BULK))
+        self.assertEqual(digest, pattern_digest(BULK))
         self.assertEqual(self.cutter.cuts, 0)
         self.assertIn(f"reconnects: {self.CUTS}\n", self.drive.text("status"))
         self.assertEqual(self.drive.counter("sessions lost"), 0)
 
     def test_upload_survives_ten_cuts(self):
         with open(self.file, "wb") as file:
-            file.write(csd.pattern(BULK))
+            file.write(pattern(BULK))
         self.moves_through_ten_cuts(f"{self.sshd.shell('sha256sum')} < {self.file}")
 
     def test_download_survives_ten_cuts(self):
         with open(self.file, "wb") as file:
-            file.write(csd.pattern(BULK))
+            file.write(pattern(BULK))
         self.moves_through_ten_cuts(f"set -o pipefail; {self.sshd.shell('cat ' + self.file)} | sha256sum")
 
     def test_a_target_that_is_killed_is_an_error_within_the_lease(self):
@@ -254,7 +146,7 @@ class Ssh(test_clients.ClientTest):
         self.target.kill()
         with self.raises_errno(errno.ETIMEDOUT):
             reader.result(LEASE + 2)  # it tries again once a second
-        self.assertEqual(client.wait(2 * csd.SLOW), 255)
+        self.assertEqual(client.wait(2 * SLOW), 255)
 
 
 class Silent(NvmeTcpTest):
@@ -267,7 +159,7 @@ class Silent(NvmeTcpTest):
 
     def stop(self):
         self.target.process.send_signal(signal.SIGSTOP)
-        eventually(lambda: csd.process_state(self.target.process.pid) == "T")
+        eventually(lambda: process_state(self.target.process.pid) == "T")
 
 
 class SilentForAWhile(Silent):
@@ -276,7 +168,7 @@ class SilentForAWhile(Silent):
     def test_nothing_is_lost(self):
         idle, busy = self.open(self.server(Server.manual)), self.open(self.server(Server.echo))
         reader = Call(os.read, idle, 1)
-        data = csd.pattern(8_000_000)
+        data = pattern(8_000_000)
         sender = Call(write_all, busy, data)
         back = read_exactly(busy, 1_000_000)
         self.stop()
@@ -300,15 +192,15 @@ class SilentForGood(Silent):
         self.assertTrue(reader.blocked() and writer.blocked(), "nobody sends, nobody reads")
         self.stop()
         opener = Call(self.drive.open, server.port)
-        deadline = time.monotonic() + (NOTICED + self.LEASE + 2) * csd.SLOW
+        deadline = time.monotonic() + (NOTICED + self.LEASE + 2) * SLOW
         for call in (reader, writer, opener):
             with self.raises_errno(errno.ETIMEDOUT):
-                call.result((deadline - time.monotonic()) / csd.SLOW)
-        self.assertTrue(csd.poll_now(polled, select.POLLIN, 1000) & select.POLLERR)
+                call.result((deadline - time.monotonic()) / SLOW)
+        self.assertTrue(poll_now(polled, select.POLLIN, 1000) & select.POLLERR)
         with self.raises_errno(errno.ENODEV):
             self.drive.open(server.port)
         self.assertEqual(self.drive.terminate(), 0)
-        self.assertFalse(csd.is_mounted(self.drive.path))
+        self.assertFalse(is_mounted(self.drive.path))
 
 
 class CutTls(Cut):
@@ -329,7 +221,7 @@ class Gone(NvmeTcpTest):
         self.target.kill()
         poller = select.poll()
         poller.register(polled, select.POLLIN)
-        self.assertEqual(len(poller.poll((LEASE + 10) * 1000 * csd.SLOW)), 1)
+        self.assertEqual(len(poller.poll((LEASE + 10) * 1000 * SLOW)), 1)
         for call in (reader, writer):
             with self.raises_errno(errno.ETIMEDOUT, errno.ECONNRESET):
                 call.result()
@@ -354,7 +246,7 @@ class Tls(NvmeTcpTest):
                 self.target = Target(self, "--tls-key", key.path)
                 self.drive = self.mount(uri(self.target.address, f"tls-key={key.path}", *options))
                 self.assertIn("with TLS", self.drive.text("status"))
-                self.echo(int(8_000_000 * csd.SCALE))
+                self.echo(int(8_000_000 * SCALE))
 
     def test_a_unix_socket(self):
         key = nvme_tls.Key(self)
@@ -393,8 +285,8 @@ class Tls(NvmeTcpTest):
 
 class Refused(CsdTest):
     def refused(self, device):
-        run = self.process([csd.CSDFS, "-f", device, self.scratch()])
-        _, message = run.communicate(timeout=40 * csd.SLOW)
+        run = self.process([CSDFS, "-f", device, self.scratch()])
+        _, message = run.communicate(timeout=40 * SLOW)
         self.assertEqual(run.returncode, 1, message)
         return message.decode()
 
@@ -408,7 +300,7 @@ class Refused(CsdTest):
         other = "nqn.2014-08.org.example:other"
         self.assertEqual(self.refused(f"nvme-tcp://{host}:{port}/{other}?{friend}"),
                          f'{line}it has no subsystem "{other}"\n')
-        closed = csd.closed_port()
+        closed = closed_port()
         self.assertEqual(self.refused(uri((host, closed))),
                          f"csdfs: cannot use {host}:{closed}: Connection refused\n")
         self.assertEqual(self.refused(uri("/nonexistent/socket")),
@@ -444,7 +336,7 @@ class Refused(CsdTest):
         place = self.scratch()
         self.shell(f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {place}/k -out {place}/c "
                    "2>/dev/null")
-        port = csd.closed_port()
+        port = closed_port()
         server = self.process(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_3", "-key", f"{place}/k",
                                "-cert", f"{place}/c"], stdin=subprocess.PIPE)
         while server.stdout.readline() != b"ACCEPT\n":
@@ -455,4 +347,4 @@ class Refused(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -12,12 +12,16 @@ import subprocess
 import tempfile
 import threading
 
-import csd
-from csd import (CSDFS, MIB, Call, CsdTest, Hole, Server, closed_port, eventually, pattern, pattern_digest, poll_now)
-from test_nvme_tcp import uri
-from test_target import Target
+from harness.case import CsdTest, main
+from harness.descriptors import poll_now
+from harness.mount import Mount
+from harness.process import cpu_ticks
+from harness.servers import POOL, Hole, Peer, Server, closed_port, pattern, pattern_digest
+from harness.settings import CSDFS, MIB, SCALE, SLOW
+from harness.target import Target, uri
+from harness.wait import Call, eventually
 
-BULK = int(20 * MIB * csd.SCALE)
+BULK = int(20 * MIB * SCALE)
 MOST_CONNECTIONS = 256
 MOST_PORTS = 64
 
@@ -43,7 +47,7 @@ class Published(CsdTest):
 
     def connect(self, port=8080, address="127.0.0.1"):
         """A client inside the drive."""
-        sock = self.inside.run(socket.create_connection, (address, port), 10 * csd.SLOW)
+        sock = self.inside.run(socket.create_connection, (address, port), 10 * SLOW)
         self.addCleanup(sock.close)
         return sock
 
@@ -125,7 +129,7 @@ class Services(Published):
         server.peer(0).reset()
         with self.raises_errno(errno.ECONNRESET):
             first.recv(1)
-        csd.Peer(second).reset()
+        Peer(second).reset()
         server.peer(1).drain()
         self.assertEqual(server.peer(1).error, errno.ECONNRESET)
 
@@ -137,7 +141,7 @@ class Services(Published):
         client.setblocking(False)
         sent, sent_digest = 0, hashlib.sha256()
         while poll_now(client.fileno(), select.POLLOUT, 300):
-            part = csd.POOL[:client.send(csd.POOL)]
+            part = POOL[:client.send(POOL)]
             sent += len(part)
             sent_digest.update(part)
         self.publish(self.server(Server.echo), 8081)
@@ -228,7 +232,7 @@ class Services(Published):
         self.assertIn(f"127.0.0.1:{client.getsockname()[1]} to 127.0.0.1:8080", line)
 
     def test_nothing_is_open_inside_when_csdfs_has_ended(self):
-        for end in (csd.Mount.terminate, csd.Mount.kill):
+        for end in (Mount.terminate, Mount.kill):
             server = self.server(Server.echo)
             self.publish(server)
             client = self.connect()
@@ -248,9 +252,9 @@ class Services(Published):
         client = self.connect()
         client.sendall(b"x")
         self.assertEqual(client.recv(1), b"x")
-        before = csd.cpu_ticks(self.drive.pid)
+        before = cpu_ticks(self.drive.pid)
         self.assertFalse(poll_now(client.fileno(), select.POLLIN, 1000))
-        self.assertLessEqual(csd.cpu_ticks(self.drive.pid) - before, 5)
+        self.assertLessEqual(cpu_ticks(self.drive.pid) - before, 5)
 
 
 class Commands(Published):
@@ -367,7 +371,7 @@ class Unanswered(CsdTest):
         writer = self.process(["sh", "-c", f"echo publish 8080 127.0.0.1:80 > {drive.path}/ctl"])
         eventually(lambda: "asking" in drive.text("published"))
         writer.terminate()
-        self.assertEqual(writer.wait(10 * csd.SLOW), -signal.SIGTERM)
+        self.assertEqual(writer.wait(10 * SLOW), -signal.SIGTERM)
         self.assertNotIn("8080", drive.text("published"))
         self.assertIn("127.0.0.1:8080 inside the drive is no longer published", drive.log())
 
@@ -407,4 +411,4 @@ class AtStart(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

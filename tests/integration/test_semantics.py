@@ -20,9 +20,14 @@ import termios
 import threading
 import time
 
-import csd
-from csd import IOC_ERROR, IOC_INFO, IOC_INQ, IOC_PEER, IOC_LOCAL, IOC_SHUTDOWN, Call, CsdTest, Server, eventually, fill
-from csd import ioctl_int, poll_now, read_exactly, read_to_end, set_nonblocking, write_all
+from harness.case import CsdTest, main
+from harness.descriptors import fill, poll_now, read_exactly, read_to_end, set_nonblocking, write_all
+from harness.mount import emu
+from harness.mount_abi import (CONNECTED, IOC_ERROR, IOC_INFO, IOC_INQ, IOC_LOCAL, IOC_OUTQ, IOC_PEER, IOC_SETOPT,
+                               IOC_SHUTDOWN, ioctl_int)
+from harness.servers import POOL, Hole, Server, closed_port, full_listener, pattern, pattern_digest, port_of
+from harness.settings import MIB, SCALE, SLOW
+from harness.wait import Call, eventually
 
 IN, OUT, ERR, HUP, RDHUP = select.POLLIN, select.POLLOUT, select.POLLERR, select.POLLHUP, select.POLLRDHUP
 ALL = IN | OUT | RDHUP
@@ -80,7 +85,7 @@ class FileEnd:
         ioctl_int(self.fd, IOC_SHUTDOWN, how)
 
     def set_option(self, level, name, value):
-        fcntl.ioctl(self.fd, csd.IOC_SETOPT, struct.pack("=iiII240s", level, name, len(value), 0, value))
+        fcntl.ioctl(self.fd, IOC_SETOPT, struct.pack("=iiII240s", level, name, len(value), 0, value))
 
     def unread(self):
         return ioctl_int(self.fd, IOC_INQ)
@@ -163,7 +168,7 @@ class Semantics:
     def test_end_of_stream_is_zero_bytes_again_and_again(self):
         server = self.server(Server.source(5))
         end = self.connect(server.port)
-        self.assertEqual(read_to_end(end.fd), csd.pattern(5))
+        self.assertEqual(read_to_end(end.fd), pattern(5))
         self.assertEqual(os.read(end.fd, 10), b"")
         set_nonblocking(end.fd)
         self.assertEqual(os.read(end.fd, 10), b"")
@@ -173,7 +178,7 @@ class Semantics:
         server = self.server(Server.source(size))
         end = self.connect(server.port)
         eventually(lambda: poll_now(end.fd, IN))
-        self.assertEqual(read_to_end(end.fd), csd.pattern(size))
+        self.assertEqual(read_to_end(end.fd), pattern(size))
 
     def test_reader_waiting_sees_the_end(self):
         server = self.server(Server.manual)
@@ -213,21 +218,21 @@ class Semantics:
     # -- writing -----------------------------------------------------------------------------------------
 
     def test_write_waits_while_the_peer_does_not_read(self):
-        hole = csd.Hole()
+        hole = Hole()
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         end = self.connect(server.port)
-        size = 32 * csd.MIB
-        writer = Call(write_all, end.fd, csd.pattern(size))
+        size = 32 * MIB
+        writer = Call(write_all, end.fd, pattern(size))
         self.assertTrue(writer.blocked(0.5))
         hole.release.set()
         writer.result(20)
         end.close()
-        self.assertTrue(server.peer().ended.wait(10 * csd.SLOW))
-        self.assertEqual((server.peer().received, server.peer().digest), (size, csd.pattern_digest(size)))
+        self.assertTrue(server.peer().ended.wait(10 * SLOW))
+        self.assertEqual((server.peer().received, server.peer().digest), (size, pattern_digest(size)))
 
     def test_full_queue_is_eagain_and_then_room_again(self):
-        hole = csd.Hole()
+        hole = Hole()
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         end = self.connect(server.port)
@@ -238,7 +243,7 @@ class Semantics:
         eventually(lambda: poll_now(end.fd, OUT) & OUT)
         written += os.write(end.fd, b"more")
         end.close()
-        self.assertTrue(server.peer().ended.wait(10 * csd.SLOW))
+        self.assertTrue(server.peer().ended.wait(10 * SLOW))
         self.assertEqual(server.peer().received, written)
 
     def test_write_after_a_reset_is_epipe(self):
@@ -288,7 +293,7 @@ class Semantics:
         server = self.server(Server.manual, rcvbuf=65536)
         end = self.connect(server.port)
         peer = server.peer()
-        writer = Call(write_all, end.fd, csd.pattern(32 * csd.MIB))
+        writer = Call(write_all, end.fd, pattern(32 * MIB))
         self.assertTrue(writer.blocked(0.3))
         peer.sock.sendall(b"hello")
         self.assertEqual(Call(os.read, end.fd, 100).result(2), b"hello")
@@ -297,18 +302,18 @@ class Semantics:
         writer.result(20)
 
     def test_both_directions_at_full_speed_do_not_deadlock(self):
-        size = int(16 * csd.MIB * csd.SCALE)
+        size = int(16 * MIB * SCALE)
         server = self.server(Server.echo)
         end = self.connect(server.port)
-        writer = Call(write_all, end.fd, csd.pattern(size))
-        self.assertEqual(read_exactly(end.fd, size), csd.pattern(size))
+        writer = Call(write_all, end.fd, pattern(size))
+        self.assertEqual(read_exactly(end.fd, size), pattern(size))
         writer.result()
 
     def test_stalled_write_does_not_hold_up_another_connection(self):
-        stalled = self.server(csd.Hole(), rcvbuf=65536)
+        stalled = self.server(Hole(), rcvbuf=65536)
         moving = self.server(Server.echo)
         first, second = self.connect(stalled.port), self.connect(moving.port)
-        writer = Call(write_all, first.fd, csd.pattern(32 * csd.MIB))
+        writer = Call(write_all, first.fd, pattern(32 * MIB))
         self.assertTrue(writer.blocked(0.3))
         os.write(second.fd, b"still here")
         self.assertEqual(Call(read_exactly, second.fd, 10).result(3), b"still here")
@@ -409,7 +414,7 @@ class Semantics:
         self.assertEqual(read_exactly(end.fd, 3), b"xxx")
 
     def test_edge_triggered_epoll_tells_of_room_after_a_full_queue(self):
-        hole = csd.Hole()
+        hole = Hole()
         self.addCleanup(hole.release.set)
         server = self.server(hole, rcvbuf=65536)
         end = self.connect(server.port)
@@ -467,14 +472,14 @@ class Semantics:
         peer = server.peer()
         peer.sock.shutdown(socket.SHUT_WR)
         self.assertEqual(os.read(end.fd, 1), b"")
-        size = 3 * csd.MIB
-        writer = Call(write_all, end.fd, csd.pattern(size))
+        size = 3 * MIB
+        writer = Call(write_all, end.fd, pattern(size))
         while peer.received < size and peer.take():
             pass
         writer.result()
         end.close()
         peer.drain()
-        self.assertEqual((peer.digest, peer.error), (csd.pattern_digest(size), None))
+        self.assertEqual((peer.digest, peer.error), (pattern_digest(size), None))
 
     def test_shutting_down_reading_ends_a_waiting_read(self):
         server = self.server(Server.manual)
@@ -494,7 +499,7 @@ class Semantics:
         self.assertEqual(read_exactly(copy, 2), b"hi")
         self.assertFalse(server.peer().ended.is_set())
         self.close(copy)
-        self.assertTrue(server.peer().ended.wait(5 * csd.SLOW))
+        self.assertTrue(server.peer().ended.wait(5 * SLOW))
         self.assertIsNone(server.peer().error, "a close with nothing unread is a graceful end")
 
     def test_connection_is_shared_with_a_forked_child(self):
@@ -510,15 +515,15 @@ class Semantics:
         self.assertEqual(len(server.peers), 1)
 
     def test_close_delivers_what_was_written(self):
-        hole = csd.Hole()
+        hole = Hole()
         self.addCleanup(hole.release.set)
         server = self.server(hole)
         end = self.connect(server.port)
-        write_all(end.fd, csd.pattern(100_000))
+        write_all(end.fd, pattern(100_000))
         end.close()
         hole.release.set()
-        self.assertTrue(server.peer().ended.wait(10 * csd.SLOW))
-        self.assertEqual(bytes(server.peer().data), csd.pattern(100_000))
+        self.assertTrue(server.peer().ended.wait(10 * SLOW))
+        self.assertEqual(bytes(server.peer().data), pattern(100_000))
         self.assertIsNone(server.peer().error)
 
     def test_addresses_are_those_of_the_connection(self):
@@ -542,7 +547,7 @@ class Semantics:
         self.assertEqual(os.read(end.fd, 1), b"x")
 
     def test_send_timeout_ends_a_waiting_write(self):
-        server = self.server(csd.Hole(), rcvbuf=65536)
+        server = self.server(Hole(), rcvbuf=65536)
         end = self.connect(server.port)
         end.set_option(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 200_000))
 
@@ -580,7 +585,7 @@ class Semantics:
         buffer = ctypes.create_string_buffer(10)
         result, code, seconds = self.interrupted(libc.read, end.fd, buffer, 10)
         self.assertEqual((result, code), (-1, errno.EINTR))
-        self.assertLess(seconds, 2 * csd.SLOW)
+        self.assertLess(seconds, 2 * SLOW)
         server.peer().sock.sendall(b"later")
         self.assertEqual(read_exactly(end.fd, 5), b"later", "an interrupted read takes nothing")
 
@@ -600,12 +605,12 @@ class Semantics:
             os.read(end.fd, 1)
 
     def test_signal_interrupts_a_waiting_write_that_counts_what_it_wrote(self):
-        server = self.server(csd.Hole(), rcvbuf=65536)
+        server = self.server(Hole(), rcvbuf=65536)
         end = self.connect(server.port)
-        size = 32 * csd.MIB
+        size = 32 * MIB
         buffer = ctypes.create_string_buffer(size)
         result, code, seconds = self.interrupted(libc.write, end.fd, buffer, size)
-        self.assertLess(seconds, 5 * csd.SLOW)
+        self.assertLess(seconds, 5 * SLOW)
         self.assertTrue(0 < result < size or (result, code) == (-1, errno.EINTR), (result, code))
 
     def test_signal_interrupts_poll(self):
@@ -619,20 +624,20 @@ class Semantics:
 
     def test_nothing_listening_is_refused(self):
         with self.raises_errno(errno.ECONNREFUSED):
-            self.connect(csd.closed_port())
+            self.connect(closed_port())
 
     def test_nothing_listening_is_told_later_when_nonblocking(self):
         began = time.monotonic()
-        end = self.connect(csd.closed_port(), nonblocking=True)
-        self.assertLess(time.monotonic() - began, 1 * csd.SLOW)
+        end = self.connect(closed_port(), nonblocking=True)
+        self.assertLess(time.monotonic() - began, 1 * SLOW)
         self.assertEqual(eventually(lambda: poll_now(end.fd, ALL) & ERR), ERR)
         self.assertEqual(poll_now(end.fd, ALL), IN | OUT | ERR | HUP | RDHUP)
         self.assertEqual(end.error(), errno.ECONNREFUSED)
         self.assertEqual(end.error(), 0, "the error is told once")
 
     def test_read_and_write_wait_for_the_connection_too(self):
-        listener = csd.full_listener(self)
-        end = self.connect(csd.port_of(listener), nonblocking=True)
+        listener = full_listener(self)
+        end = self.connect(port_of(listener), nonblocking=True)
         self.assertEqual(poll_now(end.fd, ALL), 0)
         for call in (lambda: os.read(end.fd, 1), lambda: os.write(end.fd, b"x")):
             with self.raises_errno(errno.EAGAIN):
@@ -640,7 +645,7 @@ class Semantics:
         set_nonblocking(end.fd, False)
         reader, writer = Call(os.read, end.fd, 10), Call(os.write, end.fd, b"hello")
         self.assertTrue(reader.blocked() and writer.blocked())
-        listener.settimeout(10 * csd.SLOW)  # the kernel repeats the handshake after 1 and 3 s
+        listener.settimeout(10 * SLOW)  # the kernel repeats the handshake after 1 and 3 s
         listener.accept()[0].close()
         connection, _ = listener.accept()
         self.addCleanup(connection.close)
@@ -681,7 +686,7 @@ class ErrorsInTheDrive(CsdTest):
 
     def setUp(self):
         self.inside = self.netns()
-        self.drive = self.mount(csd.emu(f"netns={self.inside.name}"))
+        self.drive = self.mount(emu(f"netns={self.inside.name}"))
 
     def compare(self, host, port, expected):
         """The same address by a socket in the namespace and by a mount file, waiting and not."""
@@ -699,7 +704,7 @@ class ErrorsInTheDrive(CsdTest):
         self.assertEqual(end.error(), expected)
 
     def test_refused(self):
-        self.compare("127.0.0.1", csd.closed_port(self.inside), errno.ECONNREFUSED)
+        self.compare("127.0.0.1", closed_port(self.inside), errno.ECONNREFUSED)
 
     def test_no_route_to_host(self):
         self.inside.ip("route", "add", "unreachable", "192.0.2.1")
@@ -710,10 +715,10 @@ class ErrorsInTheDrive(CsdTest):
 
     def test_timed_out(self):
         self.inside.sysctl("ipv4/tcp_syn_retries", 1)  # gives up after 3 s instead of 127
-        self.compare("127.0.0.1", csd.port_of(csd.full_listener(self, self.inside)), errno.ETIMEDOUT)
+        self.compare("127.0.0.1", port_of(full_listener(self, self.inside)), errno.ETIMEDOUT)
 
     def test_connecting_takes_as_long_as_it_takes_but_nothing_else_waits(self):
-        port = csd.port_of(csd.full_listener(self, self.inside))
+        port = port_of(full_listener(self, self.inside))
         server = self.server(Server.echo, netns=self.inside)
         end = FileEnd(self, self.drive, port, nonblocking=True)
         self.assertEqual(poll_now(end.fd, ALL), 0)
@@ -726,7 +731,7 @@ class ErrorsInTheDrive(CsdTest):
 
     def test_drive_has_a_loopback_of_its_own(self):
         server = self.server(Server.echo)  # on the host's 127.0.0.1
-        if server.port != csd.closed_port(self.inside):
+        if server.port != closed_port(self.inside):
             with self.raises_errno(errno.ECONNREFUSED):
                 self.drive.open(server.port)
 
@@ -765,7 +770,7 @@ class OnlyFiles(CsdTest):
     def test_read_only_and_write_only_opens_connect_too(self):
         server = self.server(Server.source(5))
         fd = self.fd(os.open(self.drive.file(server.port), os.O_RDONLY))
-        self.assertEqual(read_to_end(fd), csd.pattern(5))
+        self.assertEqual(read_to_end(fd), pattern(5))
         sink = self.server(Server.sink)
         fd = self.fd(os.open(self.drive.file(sink.port), os.O_WRONLY))
         os.write(fd, b"abc")
@@ -794,13 +799,13 @@ class OnlyFiles(CsdTest):
                 spliced += os.read(out, count)
         except OSError as error:
             self.assertIn(error.errno, (errno.EINVAL, errno.ENOSYS))
-        self.assertEqual(spliced + read_to_end(fd), csd.pattern(size))
+        self.assertEqual(spliced + read_to_end(fd), pattern(size))
 
     def test_sendfile_into_a_connection_carries_all(self):
-        size = 3 * csd.MIB + 1
+        size = 3 * MIB + 1
         path = self.scratch() + "/file"
         with open(path, "wb") as file:
-            file.write(csd.pattern(size))
+            file.write(pattern(size))
         server = self.server(Server.sink)
         fd = self.fd(self.drive.open(server.port))
         source = self.fd(os.open(path, os.O_RDONLY))
@@ -808,22 +813,22 @@ class OnlyFiles(CsdTest):
         while sent < size:
             sent += os.sendfile(fd, source, None, size - sent)
         self.close(fd)
-        self.assertTrue(server.peer().ended.wait(5 * csd.SLOW))
-        self.assertEqual(server.peer().digest, csd.pattern_digest(size))
+        self.assertTrue(server.peer().ended.wait(5 * SLOW))
+        self.assertEqual(server.peer().digest, pattern_digest(size))
 
     def test_fsync_returns_when_the_drive_has_everything(self):
         server = self.server(Server.manual)
         fd = self.fd(self.drive.open(server.port))
-        write_all(fd, csd.pattern(50_000))
+        write_all(fd, pattern(50_000))
         os.fsync(fd)
-        self.assertEqual(ioctl_int(fd, csd.IOC_OUTQ), 0)
+        self.assertEqual(ioctl_int(fd, IOC_OUTQ), 0)
 
     def test_fsync_fails_behind_a_reset_that_was_told(self):
         server = self.server(Server.manual)
         fd = self.fd(self.drive.open(server.port, os.O_NONBLOCK))
         with self.raises_errno(errno.EAGAIN):
             while True:
-                os.write(fd, csd.POOL)
+                os.write(fd, POOL)
         server.peer().reset()
         eventually(lambda: poll_now(fd, IN))
         with self.raises_errno(errno.ECONNRESET):
@@ -843,7 +848,7 @@ class OnlyFiles(CsdTest):
             microseconds = 1000 + 10 * number
             value = struct.pack("ll", 0, microseconds)
             option = struct.pack("=iiII240s", socket.SOL_SOCKET, socket.SO_RCVTIMEO, len(value), 0, value)
-            fcntl.ioctl(fd, csd.IOC_SETOPT, option)
+            fcntl.ioctl(fd, IOC_SETOPT, option)
             began = time.monotonic()
             os.write(fd, b"x")
             try:
@@ -868,7 +873,7 @@ class OnlyFiles(CsdTest):
         fcntl.ioctl(fd, IOC_INFO, buffer)
         _, state, kind, family, protocol = struct.unpack_from("=IIiii", buffer)
         self.assertEqual((state, kind, family, protocol),
-                         (csd.CONNECTED, socket.SOCK_STREAM, socket.AF_INET, socket.IPPROTO_TCP))
+                         (CONNECTED, socket.SOCK_STREAM, socket.AF_INET, socket.IPPROTO_TCP))
         with open(self.drive.path + "/status", "rb") as status, self.raises_errno(errno.ENOTTY):
             fcntl.ioctl(status.fileno(), IOC_INFO, bytearray(32))
 
@@ -882,4 +887,4 @@ class OnlyFiles(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

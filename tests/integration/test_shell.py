@@ -4,8 +4,10 @@
 import socket
 import subprocess
 
-import csd
-from csd import CsdTest, Server, eventually
+from harness.case import CsdTest, main
+from harness.servers import Server, closed_port, pattern, pattern_digest
+from harness.settings import SLOW
+from harness.wait import eventually
 
 
 class ShellTest(CsdTest):
@@ -20,7 +22,7 @@ class ShellTest(CsdTest):
     def received(self, server, data):
         """The server has got exactly `data`, and then a graceful end."""
         peer = server.peer()
-        self.assertTrue(peer.ended.wait(5 * csd.SLOW))
+        self.assertTrue(peer.ended.wait(5 * SLOW))
         self.assertEqual((bytes(peer.data), peer.error), (data, None))
 
 
@@ -79,7 +81,7 @@ class Bash(ShellTest):
 
     def test_redirection_in(self):
         _, file = self.served(Server.source(1000))
-        self.assertEqual(self.shell(f"cat < {file}"), csd.pattern(1000))
+        self.assertEqual(self.shell(f"cat < {file}"), pattern(1000))
 
     def test_while_read_loop(self):
         _, file = self.served(lambda peer: peer.sock.sendall(b"a\nb\nc\n"))
@@ -91,7 +93,7 @@ class Bash(ShellTest):
         self.assertEqual(out, b"hi\n")
 
     def test_refused_connection_is_a_message_and_a_status(self):
-        shell = self.process(["bash", "-c", f"cat {self.drive.file(csd.closed_port())}"])
+        shell = self.process(["bash", "-c", f"cat {self.drive.file(closed_port())}"])
         _, err = shell.communicate(timeout=10)
         self.assertEqual(shell.returncode, 1)
         self.assertIn(b"Connection refused", err)
@@ -100,11 +102,11 @@ class Bash(ShellTest):
 class Netcat(ShellTest):
     def relay(self, command):
         """Starts `command` with {port}, a netcat that listens there; a socket connected to it."""
-        port = csd.closed_port()
+        port = closed_port()
         netcat = self.process(["bash", "-c", command.format(port=port)])
         sock = socket.socket()
         self.addCleanup(sock.close)
-        sock.settimeout(10 * csd.SLOW)
+        sock.settimeout(10 * SLOW)
         eventually(lambda: sock.connect_ex(("127.0.0.1", port)) == 0, 5, "nc listens")
         return netcat, sock
 
@@ -142,7 +144,7 @@ class FilePrograms(ShellTest):
     SIZE = 300_001
 
     def test_readers_get_everything(self):
-        wanted = csd.pattern_digest(self.SIZE)
+        wanted = pattern_digest(self.SIZE)
         for program in ("cat {file}", "busybox cat {file}", "dd if={file} status=none",
                         "busybox dd if={file} bs=7000 2>/dev/null", "head -c 10M {file}", "cat < {file}",
                         "tee /dev/null < {file}", "cp {file} {out}; cat {out}", "cat {file} > {out}; cat {out}",
@@ -153,8 +155,8 @@ class FilePrograms(ShellTest):
                 self.assertEqual(self.shell(f"{{ {script}; }} | sha256sum").split()[0].decode(), wanted)
 
     def test_checkers_see_everything(self):
-        for program, wanted in (("sha256sum {file}", csd.pattern_digest(self.SIZE)), ("wc -c {file}", str(self.SIZE)),
-                                ("wc -c < {file}", str(self.SIZE)), ("busybox sha256sum {file}", csd.pattern_digest(self.SIZE)),
+        for program, wanted in (("sha256sum {file}", pattern_digest(self.SIZE)), ("wc -c {file}", str(self.SIZE)),
+                                ("wc -c < {file}", str(self.SIZE)), ("busybox sha256sum {file}", pattern_digest(self.SIZE)),
                                 ("busybox wc -c {file}", str(self.SIZE))):
             with self.subTest(program=program):
                 _, file = self.served(Server.source(self.SIZE))
@@ -169,7 +171,7 @@ class FilePrograms(ShellTest):
     def test_writers_deliver_everything(self):
         source = self.scratch() + "/source"
         with open(source, "wb") as file:
-            file.write(csd.pattern(self.SIZE))
+            file.write(pattern(self.SIZE))
         for program in ("cat {source} > {file}", "cat {source} >> {file}", "dd if={source} of={file} bs=4k status=none",
                         "dd if={source} of={file} bs=4k status=none conv=notrunc,fsync", "cp {source} {file}",
                         "tee {file} < {source} > /dev/null", "tee -a {file} < {source} > /dev/null",
@@ -178,7 +180,7 @@ class FilePrograms(ShellTest):
             with self.subTest(program=program):
                 server, file = self.served(Server.sink)
                 self.shell(program.format(source=source, file=file))
-                self.received(server, csd.pattern(self.SIZE))
+                self.received(server, pattern(self.SIZE))
 
 
 class Python(ShellTest):
@@ -191,11 +193,11 @@ class Python(ShellTest):
     def test_buffered_reader_and_writer_in_two_files(self):
         server, file = self.served(Server.source(100_000))
         with open(file, "rb") as stream:
-            self.assertEqual(stream.read(), csd.pattern(100_000))
+            self.assertEqual(stream.read(), pattern(100_000))
         server, file = self.served(Server.sink)
         with open(file, "wb") as stream:
-            stream.write(csd.pattern(100_000))
-        self.received(server, csd.pattern(100_000))
+            stream.write(pattern(100_000))
+        self.received(server, pattern(100_000))
 
     def test_lines_of_text(self):
         _, file = self.served(lambda peer: peer.sock.sendall("grün\nblau\n".encode()))
@@ -204,4 +206,4 @@ class Python(ShellTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

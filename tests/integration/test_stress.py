@@ -8,8 +8,12 @@ import subprocess
 import sys
 import time
 
-import csd
-from csd import CsdTest, Server, eventually
+from harness.case import CsdTest, main
+from harness.descriptors import read_exactly
+from harness.process import process_state, spawn
+from harness.servers import Server, closed_port
+from harness.settings import SLOW
+from harness.wait import eventually
 
 SECONDS = 6
 
@@ -100,7 +104,7 @@ class Chaos(CsdTest):
     def run_chaos(self, device, programs):
         drive = self.mount(device)
         server, echo = self.unruly_peer(1), self.server(Server.echo)
-        files = [drive.file(server.port), drive.file(server.port), drive.file(echo.port), drive.file(csd.closed_port())]
+        files = [drive.file(server.port), drive.file(server.port), drive.file(echo.port), drive.file(closed_port())]
         descriptors = len(os.listdir(f"/proc/{drive.pid}/fd"))
         rng = random.Random(2)
         running, seed = [], 0
@@ -108,20 +112,20 @@ class Chaos(CsdTest):
         while time.monotonic() < deadline:
             while len(running) < programs:
                 seed += 1
-                running.append(csd.spawn([sys.executable, "-S", "-c", PROGRAM, str(seed), *files],
-                                         stdin=subprocess.DEVNULL))
+                running.append(spawn([sys.executable, "-S", "-c", PROGRAM, str(seed), *files],
+                                     stdin=subprocess.DEVNULL))
                 self.addCleanup(running[-1].kill)
             time.sleep(rng.uniform(0, 0.1))
             victim = running.pop(rng.randrange(len(running)))
             victim.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
             try:
-                self.assertLess(victim.wait(2 * csd.SLOW), 0, "killed by the signal, having seen no wrong byte")
+                self.assertLess(victim.wait(2 * SLOW), 0, "killed by the signal, having seen no wrong byte")
             except subprocess.TimeoutExpired:
-                self.fail(f"pid {victim.pid} does not die: state {csd.process_state(victim.pid)}")
+                self.fail(f"pid {victim.pid} does not die: state {process_state(victim.pid)}")
             self.assertIsNone(drive.process.poll(), drive.log()[-4000:])
         for program in running:
             program.kill()
-            program.wait(2 * csd.SLOW)
+            program.wait(2 * SLOW)
         return drive, echo, descriptors
 
     def settled(self, drive, descriptors):
@@ -135,7 +139,7 @@ class Chaos(CsdTest):
         self.assertEqual(drive.counter("abandoned commands"), 0)
         fd = self.fd(drive.open(echo.port))
         os.write(fd, b"fine")
-        self.assertEqual(csd.read_exactly(fd, 4), b"fine")
+        self.assertEqual(read_exactly(fd, 4), b"fine")
 
     def test_drive_with_few_relays_comes_out_clean(self):
         drive, _, descriptors = self.run_chaos("emu:?relays=4", 8)
@@ -147,4 +151,4 @@ class Chaos(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -1,73 +1,25 @@
 #!/usr/bin/env python3
-"""csd-target, seen by a host that is written here from the specification (nvme_tcp.py): what the controller
+"""csd-target, seen by a host that is written from the specification (harness.nvme_tcp): what the controller
 says, the relay protocol over it, and that whatever a host does wrong ends its own connection and no other."""
 
 import contextlib
 import os
-import re
-import signal
 import socket
 import struct
 import subprocess
-import tempfile
 
-import csd
-import nvme_tcp
-import nvme_tls
-from csd import CsdTest, Server, closed_port, cpu_ticks, eventually, pattern, spawn
-from nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABRICS, H2C_DATA, HDGST, IC_REQ, LAST,
-                      R2T, VS, Ended, Host, Queue, Relay)
+from harness import nvme_tcp, nvme_tls
+from harness.case import CsdTest, main
+from harness.nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABRICS, H2C_DATA, HDGST, IC_REQ, LAST,
+                              R2T, VS, Ended, Host, Queue)
+from harness.process import cpu_ticks, spawn
+from harness.relay import Relay
+from harness.servers import Server, closed_port, pattern
+from harness.settings import SLOW, TARGET
+from harness.target import NQN, Target
+from harness.wait import eventually
 
-TARGET = os.path.join(csd.BUILD, "bin", "csd-target")
-NQN = "nqn.2014-08.org.nvmexpress:uuid:00000000-1111-2222-3333-444444444444"
 HOST = "nqn.2014-08.org.nvmexpress:uuid:test"
-
-
-class Target:
-    """csd-target, from its first line to a clean exit."""
-
-    def __init__(self, test, *options, listen="127.0.0.1:0", **environment):
-        # pylint: disable=consider-using-with
-        self._log = tempfile.TemporaryFile(mode="w+")
-        self._killed = False
-        self.process = spawn([TARGET, "-v", "--listen", listen, "--nqn", NQN, *options], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=self._log, text=True,
-                             env={**os.environ, **environment})
-        test.addCleanup(self._cleanup)
-        line = self.process.stdout.readline()
-        match = re.fullmatch(r"listening on (\S+), subsystem (\S+)\n", line)
-        assert match, f"{line!r} {self.log()}"
-        self.text, nqn = match.groups()
-        assert nqn == NQN
-        if self.text.startswith("unix:"):
-            self.address = self.text[5:]
-        else:
-            host, port = self.text.rsplit(":", 1)
-            self.address = host.strip("[]"), int(port)
-
-    def log(self):
-        self._log.flush()
-        self._log.seek(0)
-        return self._log.read()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self._killed = True
-
-    def _cleanup(self):
-        try:
-            if self._killed:
-                return
-            self.process.send_signal(signal.SIGTERM)
-            status = self.process.wait(10 * csd.SLOW)
-            assert status == 0, f"csd-target ended with {status}: {self.log()[-4000:]}"
-            assert not re.search(r"Sanitizer|runtime error:", self.log()), self.log()[-8000:]
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdout.close()
-            self._log.close()
 
 
 class TargetTest(CsdTest):
@@ -595,7 +547,7 @@ class Silence(TargetTest):
 class Program(CsdTest):
     def failure(self, *options):
         run = subprocess.run([TARGET, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                             timeout=20 * csd.SLOW, check=False)
+                             timeout=20 * SLOW, check=False)
         self.assertEqual(run.returncode, 1)
         self.assertEqual(run.stdout, "")
         self.assertRegex(run.stderr, r"\Acsd-target: [^\n]+\n\Z")
@@ -678,7 +630,7 @@ class Tls(CsdTest):
 
     def refused(self, sock):
         """The target has closed, at once, after what this returns."""
-        sock.settimeout(5 * csd.SLOW)
+        sock.settimeout(5 * SLOW)
         said = b""
         while part := sock.recv(4096):
             said += part
@@ -695,7 +647,7 @@ class Tls(CsdTest):
 
     def handshake(self, identity, secret, *options):
         run = nvme_tls.s_client(self, self.target.address, identity, secret, *options)
-        output, errors = run.communicate(timeout=20 * csd.SLOW)
+        output, errors = run.communicate(timeout=20 * SLOW)
         return run.returncode, (output + errors).decode()
 
     def test_other_keys_and_names_are_refused(self):
@@ -718,7 +670,7 @@ class Tls(CsdTest):
         for options in (["-tls1_2"], ["-tls1_3"], ["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"]):
             with self.subTest(options):
                 run = self.process(["openssl", "s_client", "-connect", "%s:%d" % self.target.address, *options])
-                run.communicate(timeout=20 * csd.SLOW)
+                run.communicate(timeout=20 * SLOW)
                 self.assertNotEqual(run.returncode, 0)
         status, said = self.handshake(*self.key.psk(HOST, NQN), "-allow_no_dhe_kex")
         self.assertEqual(status, 0, said)
@@ -735,7 +687,7 @@ class Tls(CsdTest):
     def test_keys_are_updated_in_between(self):
         sock, end = socket.socketpair()
         self.addCleanup(sock.close)
-        sock.settimeout(20 * csd.SLOW)
+        sock.settimeout(20 * SLOW)
         with end:  # not quiet: a line with K asks the target to update its keys, too
             nvme_tls.s_client(self, self.target.address, *self.key.psk(HOST, NQN), stdin=end, stdout=end,
                               stderr=subprocess.STDOUT)
@@ -760,7 +712,7 @@ class Tls(CsdTest):
     def test_a_host_that_only_connects_is_ended_in_time(self):
         sock = socket.create_connection(self.target.address)
         self.addCleanup(sock.close)
-        sock.settimeout(15 * csd.SLOW)
+        sock.settimeout(15 * SLOW)
         sock.sendall(b"\x16\x03\x01")
         self.assertEqual(sock.recv(1), b"")
         self.assertIn("no Connect in time", self.target.log())
@@ -778,4 +730,4 @@ class TlsKeyFile(CsdTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

@@ -11,20 +11,24 @@ import struct
 import sys
 import threading
 
-import csd
-from csd import IOC_ERROR, IOC_INFO, IOC_INQ, IOC_LOCAL, IOC_PEER, IOC_SHUTDOWN, Call, CsdTest, eventually, ioctl_int, poll_now
+from harness.case import CsdTest, main
+from harness.descriptors import poll_now
+from harness.mount_abi import IOC_ERROR, IOC_INFO, IOC_INQ, IOC_LOCAL, IOC_PEER, IOC_SHUTDOWN, ioc, ioctl_int
+from harness.servers import POOL, pattern, port_of
+from harness.settings import SCALE, SHIM, SLOW
+from harness.wait import Call, eventually
 
 LARGEST = 65507
-FLOOD = int(100_000 * csd.SCALE)
+FLOOD = int(100_000 * SCALE)
 IN_FLIGHT = 64  # of a flood: far less than any buffer on the way holds
 
 
 def ioc_receive(room):
-    return csd._ioc(3, 10, 8 + room)  # pylint: disable=protected-access
+    return ioc(3, 10, 8 + room)  # pylint: disable=protected-access
 
 
 def ioc_send(size):
-    return csd._ioc(1, 11, 8 + size)  # pylint: disable=protected-access
+    return ioc(1, 11, 8 + size)  # pylint: disable=protected-access
 
 
 def send_empty(fd):
@@ -39,7 +43,7 @@ def receive(fd, wanted, room, flags=0):
 
 
 def numbered(number, size=1000):
-    return struct.pack("<I", number) + csd.POOL[number % 1000:number % 1000 + size - 4]
+    return struct.pack("<I", number) + POOL[number % 1000:number % 1000 + size - 4]
 
 
 class UdpServer:
@@ -53,8 +57,8 @@ class UdpServer:
             return sock
 
         self.sock = netns.run(make) if netns else make()
-        self.sock.settimeout(10 * csd.SLOW)
-        self.port = csd.port_of(self.sock)
+        self.sock.settimeout(10 * SLOW)
+        self.port = port_of(self.sock)
         self.closing = threading.Event()
         test.addCleanup(self.sock.close)
         if echo:
@@ -108,15 +112,15 @@ class Files(Udp):
         fd = self.open(server.port)
         sizes = [1, 2, 4095, 4096, 4097, 16383, 16384, 16385, 40000, LARGEST, 1]
         for size in sizes:
-            self.assertEqual(os.write(fd, csd.pattern(size)), size)
+            self.assertEqual(os.write(fd, pattern(size)), size)
         peer = None
         for size in sizes:
             data, peer = server.sock.recvfrom(65536)
-            self.assertEqual(data, csd.pattern(size))
+            self.assertEqual(data, pattern(size))
         for size in [0, *sizes, 0]:
-            server.sock.sendto(csd.pattern(size), peer)
+            server.sock.sendto(pattern(size), peer)
         for size in [0, *sizes, 0]:
-            self.assertEqual(os.read(fd, 1 << 20), csd.pattern(size))
+            self.assertEqual(os.read(fd, 1 << 20), pattern(size))
 
     def test_empty_datagrams(self):
         server = UdpServer(self)
@@ -173,7 +177,7 @@ class Files(Udp):
         server.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(server.sock.close)
         server.sock.bind(("127.0.0.1", port))
-        server.sock.settimeout(10 * csd.SLOW)
+        server.sock.settimeout(10 * SLOW)
         server.greet(fd)
 
     def test_nonblock_and_poll(self):
@@ -209,7 +213,7 @@ class Files(Udp):
         server = UdpServer(self)
         fd = self.open(server.port)
         peer = server.greet(fd)
-        for data in (b"", b"12345", csd.pattern(20_000)):
+        for data in (b"", b"12345", pattern(20_000)):
             server.sock.sendto(data, peer)
         eventually(lambda: poll_now(fd, select.POLLIN))
         self.assertEqual(receive(fd, 10, 10, flags=1), (b"", 0))
@@ -220,7 +224,7 @@ class Files(Udp):
         eventually(lambda: ioctl_int(fd, IOC_INQ) == 20_000)
         with self.raises_errno(errno.EMSGSIZE):
             receive(fd, 30_000, 16_000)
-        self.assertEqual(os.read(fd, 30_000), csd.pattern(20_000))
+        self.assertEqual(os.read(fd, 30_000), pattern(20_000))
         with self.raises_errno(errno.EAGAIN):
             receive(fd, 10, 10)
 
@@ -424,7 +428,7 @@ class Programs(Udp):
         self.drive = self.mount(f"emu:?dialect=v2&netns={self.space.name}")
 
     def preloaded(self, command, route="udp/*", **options):
-        environment = {**os.environ, "LD_PRELOAD": csd.SHIM, "NVSOCK_MOUNT": self.drive.path, "NVSOCK_ROUTE": route}
+        environment = {**os.environ, "LD_PRELOAD": SHIM, "NVSOCK_MOUNT": self.drive.path, "NVSOCK_ROUTE": route}
         return self.output(self.process(command, env=environment, **options)).decode()
 
     def compare(self, host):
@@ -490,4 +494,4 @@ class Programs(Udp):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

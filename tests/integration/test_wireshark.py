@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 
-import csd
-from csd import Call, eventually
-from test_nvme_tcp import NvmeTcpTest, uri
-from test_target import Target
+from harness.case import main
+from harness.settings import SLOW
+from harness.target import NvmeTcpTest, Target, uri
+from harness.wait import Call, eventually
 
 IC_REQ, IC_RESP, COMMAND, RESPONSE, TO_DRIVE, TO_HOST, READY = "0", "1", "4", "5", "6", "7", "9"  # types of PDUs
 GOOD = "1"  # of the states of a digest
@@ -34,14 +34,14 @@ class Wireshark(NvmeTcpTest):
         """Of the PDUs captured: how often each value of a field occurs, by field."""
         eventually(lambda: os.path.getsize(self.file) > 2 * SIZE, 10, "dumpcap writes what it has seen")
         self.dumpcap.send_signal(signal.SIGINT)
-        self.dumpcap.wait(10 * csd.SLOW)
+        self.dumpcap.wait(10 * SLOW)
         fields = ("nvme-tcp.type", "nvme-tcp.hdgst.status", "nvme-tcp.ddgst.status", "_ws.malformed",
                   "_ws.expert.severity")
         lines = subprocess.run(
             ["tshark", "-r", self.file, "-d", f"tcp.port=={port},nvme-tcp", "-o", "nvme-tcp.check_hdgst:TRUE",
              "-o", "nvme-tcp.check_ddgst:TRUE", "-Y", "nvme-tcp", "-T", "fields",
              *(word for field in fields for word in ("-e", field))],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, timeout=50 * csd.SLOW).stdout.decode()
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, timeout=50 * SLOW).stdout.decode()
         counts = {field: collections.Counter() for field in fields}
         for line in lines.splitlines():
             for field, values in zip(fields, line.split("\t")):
@@ -83,4 +83,4 @@ class Wireshark(NvmeTcpTest):
 
 
 if __name__ == "__main__":
-    csd.main()
+    main()

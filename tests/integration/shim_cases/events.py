@@ -1,6 +1,6 @@
 """epoll, registered before connect() and after."""
 
-from client import *
+from .client import *
 
 
 def epoll_before_connect(extra=0, blocking=False):

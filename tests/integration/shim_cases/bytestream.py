@@ -1,6 +1,6 @@
 """Plain transfer."""
 
-from client import *
+from .client import *
 
 
 def echo_bytes():

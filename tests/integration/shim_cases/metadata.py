@@ -1,6 +1,6 @@
 """Names, options, and what fstat() and ioctl() tell."""
 
-from client import *
+from .client import *
 
 IP_MTU_DISCOVER, IP_RECVERR = 10, 11
 
@@ -112,5 +112,5 @@ def byte_counts():
     s.sendall(b"say 1\n")
     out["sent"] = until(lambda: count(SIOCOUTQ) == 0)
     fcntl.ioctl(s, 0x5421, struct.pack("i", 1))  # FIONBIO
-    out["nonblocking"] = s.recv(2000) != b"" and attempt(s.recv, 1) in ("EAGAIN", b"\0")
+    out["nonblocking"] = s.recv(2000) != b"" and attempt(s.recv, 1) in ("EAGAIN", pattern(1))
     return {**out, "flag": fcntl.fcntl(s, fcntl.F_GETFL) & os.O_NONBLOCK}

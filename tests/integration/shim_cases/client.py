@@ -17,7 +17,7 @@ import termios
 import threading
 import time
 
-from server import pattern
+from harness.servers import pattern
 
 HOST = "127.0.0.1"
 PORT = int(os.environ.get("CASE_PORT", "0"))

@@ -1,106 +1,50 @@
-"""The shim against plain TCP: every case of cases/ must look the same with libnvsock.so preloaded.
+#!/usr/bin/env python3
+"""The shim against plain TCP: every case of shim_cases/ must look the same with libnvsock.so preloaded.
 
-Needs root or fusermount3, /dev/fuse, and a build in NVSOCK_BUILD (default ../../build). Mounts `csdfs emu:`,
-whose relays are TCP sockets of this host, so both runs talk to the same servers. Everything started here is
-ended here, by its process id; every wait has a bound.
+The relays of `csdfs emu:` are TCP sockets of this host, so both runs talk to the same servers. The cases of a class
+share them and the mount.
 """
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "cases"))
-from server import Server  # pylint: disable=wrong-import-position
+from harness.case import CsdTest, Shared, main
+from harness.line_server import obey
+from harness.mount import Mount
+from harness.servers import Server, full_listener, port_of
+from harness.settings import ROOT, SHIM, SLOW
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-BUILD = os.path.realpath(os.environ.get("NVSOCK_BUILD", os.path.join(HERE, "..", "..", "build")))
-CSDFS = os.path.join(BUILD, "bin", "csdfs")
-SHIM = os.path.join(BUILD, "lib", "libnvsock.so")
-SECONDS = 30 * float(os.environ.get("NVSOCK_SLOW", "1"))
+SECONDS = 30 * SLOW
 
 
-def end_with_parent():
-    """csdfs unmounts and ends should the test be killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+def case_command(case):
+    """Runs a case of shim_cases/; REQUIRES: this folder is the current one."""
+    return [sys.executable, "-m", "shim_cases", case]
 
 
-class Mount:
-    """csdfs on a temporary directory."""
-
-    def __init__(self, device="emu:"):
-        self.path = tempfile.mkdtemp(prefix="nvsock-shim-")
-        self.daemon = subprocess.Popen([CSDFS, "-f", device, self.path], stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, preexec_fn=end_with_parent)
-        end = time.monotonic() + SECONDS
-        while not os.path.ismount(self.path):
-            if self.daemon.poll() is not None or time.monotonic() > end:
-                self.close()
-                raise RuntimeError("csdfs did not mount")
-            time.sleep(0.01)
-
-    def kill(self):
-        """Leaves a dead mountpoint: everything under it answers ENOTCONN."""
-        self.daemon.kill()
-        self.daemon.wait()
-
-    def close(self):
-        subprocess.run(["umount", "-l", self.path], stderr=subprocess.DEVNULL, check=False)
-        self.daemon.terminate()
-        try:
-            self.daemon.wait(5)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
-            self.daemon.wait()
-        os.rmdir(self.path)
-
-
-def refused_port():
-    """A port nobody listens on, kept by a socket that is bound and no more."""
-    keeper = socket.socket()
-    keeper.bind(("127.0.0.1", 0))
-    return [keeper], keeper.getsockname()[1]
-
-
-def stalled_port():
-    """A port that neither accepts nor refuses: its queue is full, so the kernel drops what comes."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = [socket.socket() for _ in range(2)]
-    for filler in fillers:
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-    return [listener, *fillers], listener.getsockname()[1]
-
-
-class Fixture(unittest.TestCase):
+class Fixture(CsdTest):
     """Servers, a mount, and ways to run a client."""
 
     @classmethod
     def setUpClass(cls):
-        for needed in (CSDFS, SHIM, "/dev/fuse"):
-            if not os.path.exists(needed):
-                raise unittest.SkipTest(f"{needed} is missing")
-        cls.folder = tempfile.mkdtemp(prefix="nvsock-shim-log-")
+        cls.folder = tempfile.mkdtemp(prefix="csdt-")
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.close)
-        cls.server6 = Server(socket.AF_INET6, "::1")
-        cls.addClassCleanup(cls.server6.close)
-        keepers, cls.refused = refused_port()
-        fillers, cls.stalled = stalled_port()
-        for kept in keepers + fillers:
-            cls.addClassCleanup(kept.close)
-        cls.mount = Mount()
-        cls.addClassCleanup(cls.mount.close)
+        shared = Shared(cls)
+        cls.server = Server(shared, obey)
+        cls.server6 = Server(shared, obey, address="::1")
+        keeper = socket.socket()  # bound and no more, so nobody listens there
+        cls.addClassCleanup(keeper.close)
+        keeper.bind(("127.0.0.1", 0))
+        cls.refused = port_of(keeper)
+        cls.stalled = port_of(full_listener(shared))  # neither accepts nor refuses
+        cls.drive = Mount(shared)
 
     def environment(self, **more):
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("NVSOCK_", "LD_PRELOAD"))}
@@ -109,12 +53,11 @@ class Fixture(unittest.TestCase):
                 "CASE_STALLED": str(self.stalled), **more}
 
     def shimmed(self, **more):
-        return self.environment(LD_PRELOAD=SHIM, **{"NVSOCK_MOUNT": self.mount.path, **more})
+        return self.environment(LD_PRELOAD=SHIM, **{"NVSOCK_MOUNT": self.drive.path, **more})
 
     def run_case(self, case, environment):
-        command = [sys.executable, os.path.join(HERE, "cases"), case]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-                              timeout=SECONDS)
+        done = subprocess.run(case_command(case), cwd=HERE, env=environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=SECONDS)
         self.assertEqual(done.returncode, 0, f"{case}: {done.stderr.decode()}")
         return json.loads(done.stdout)
 
@@ -133,7 +76,7 @@ class Fixture(unittest.TestCase):
         plain = self.run_case(case, self.environment())
         outcome, decisions = self.with_log(case)
         if routed:
-            self.assertIn(f"-> {self.mount.path}: ", decisions)
+            self.assertIn(f"-> {self.drive.path}: ", decisions)
         self.assertEqual(plain, outcome)
 
 
@@ -152,7 +95,7 @@ class SameAsTcp(Fixture):
     def test_ipv6(self):
         plain = self.run_case("ipv6", self.environment())
         outcome, decisions = self.with_log("ipv6")
-        self.assertIn(f"connect [::1]:{self.server6.port} -> {self.mount.path}: ", decisions)
+        self.assertIn(f"connect [::1]:{self.server6.port} -> {self.drive.path}: ", decisions)
         self.assertIn(outcome, (plain, {"connect": "EAFNOSUPPORT"}))  # drives of the first protocol: IPv4 only
 
 
@@ -195,7 +138,7 @@ class Routing(Fixture):
         self.assertIn("-> network: connected", self.decide("10.0.0.0/8,[::1]")[1])
 
     def test_first_match_goes_to_the_mount(self):
-        self.assertIn(f"-> {self.mount.path}: connected", self.decide("127.0.0.0/8,!*")[1])
+        self.assertIn(f"-> {self.drive.path}: connected", self.decide("127.0.0.0/8,!*")[1])
 
     def test_missing_mount_is_unreachable(self):
         for mount in ("/nonexistent", self.folder, "/etc/passwd", "/" + "x" * 5000):
@@ -207,8 +150,7 @@ class Routing(Fixture):
                 self.assertIsNone(self.connect_only(environment))
 
     def test_dead_mount_is_unreachable(self):
-        dead = Mount()
-        self.addCleanup(dead.close)
+        dead = self.mount()
         dead.kill()
         environment = self.shimmed(NVSOCK_MOUNT=dead.path)
         self.assertEqual(self.connect_only(environment), "ENETUNREACH")
@@ -235,7 +177,7 @@ class Routing(Fixture):
                    "print(s.connect_ex(('127.0.0.1', int(os.environ['CASE_PORT']))))"]
         done = subprocess.run(command, env=self.shimmed(NVSOCK_LOG="stderr"), capture_output=True, timeout=SECONDS)
         self.assertEqual(done.stdout, b"0\n")
-        expected = rf"^nvsock\[\d+\]: connect 127.0.0.1:{self.server.port} -> {self.mount.path}: connected\n$"
+        expected = rf"^nvsock\[\d+\]: connect 127.0.0.1:{self.server.port} -> {self.drive.path}: connected\n$"
         self.assertRegex(done.stderr.decode(), expected)
 
     def connect_only(self, environment):
@@ -250,13 +192,9 @@ class MountDies(Fixture):
     """csdfs is killed under live connections: errors, at once, and no hang."""
 
     def test_mount_dies_under_it(self):
-        dying = Mount()
-        self.addCleanup(dying.close)
-        command = [sys.executable, os.path.join(HERE, "cases"), "mount_dies_under_it"]
-        client = subprocess.Popen(command, env=self.shimmed(NVSOCK_MOUNT=dying.path), stdout=subprocess.PIPE)
-        self.addCleanup(client.stdout.close)
-        self.addCleanup(client.wait)
-        self.addCleanup(client.kill)
+        dying = self.mount()
+        client = self.process(case_command("mount_dies_under_it"), cwd=HERE, stderr=None,
+                              env=self.shimmed(NVSOCK_MOUNT=dying.path))
         self.assertEqual(client.stdout.readline(), b"connected\n")
         dying.kill()
         outcome = json.loads(client.communicate(timeout=SECONDS)[0])
@@ -371,7 +309,7 @@ class Library(Fixture):
     def test_nvsock_connect(self):
         told = self.api("fd = lib.nvsock_connect(b'127.0.0.1', str(PORT).encode(), socket.SOCK_CLOEXEC); "
                         "os.write(fd, b'later 1 hello\\n'); print(os.read(fd, 5).decode(), os.get_inheritable(fd))",
-                        **self.environment(NVSOCK_MOUNT=self.mount.path))
+                        **self.environment(NVSOCK_MOUNT=self.drive.path))
         self.assertEqual(told, ["hello", "False"])
 
     def test_nvsock_connect_errors(self):
@@ -379,7 +317,7 @@ class Library(Fixture):
                         "print(code(c(b'127.0.0.1', refused, 0)), code(c(b'', b'1', 0)), code(c(b'a/b', b'1', 0)), "
                         "code(c(b'127.0.0.1', b'1', 1)), code(c(None, b'1', 0)), code(c(b'x' * 400, b'1', 0)), "
                         "code(c(b'127.0.0.1', b'70000', 0)))",
-                        **self.environment(NVSOCK_MOUNT=self.mount.path))
+                        **self.environment(NVSOCK_MOUNT=self.drive.path))
         self.assertEqual(told, ["ECONNREFUSED"] + ["EINVAL"] * 5 + ["ENETUNREACH"])
 
     def test_link_time_use_does_not_hook(self):
@@ -404,9 +342,9 @@ class Library(Fixture):
               return 0;
             }"""
         program = os.path.join(self.folder, "linked")
-        compiler = ["cc", "-I", os.path.join(HERE, "..", ".."), "-x", "c", "-", "-x", "none", SHIM]
+        compiler = ["cc", "-I", ROOT, "-x", "c", "-", "-x", "none", SHIM]
         subprocess.run([*compiler, "-o", program], input=source.encode(), check=True)
-        linked = {"NVSOCK_MOUNT": self.mount.path, "LD_LIBRARY_PATH": os.path.dirname(SHIM)}
+        linked = {"NVSOCK_MOUNT": self.drive.path, "LD_LIBRARY_PATH": os.path.dirname(SHIM)}
         for environment, expected in ((self.environment(**linked), "socket 1\n"),
                                       (self.shimmed(**linked), "mount 1\n")):
             done = subprocess.run([program, str(self.server.port)], env=environment, capture_output=True, text=True,
@@ -423,4 +361,4 @@ class Library(Fixture):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main()

@@ -1,6 +1,6 @@
 """How connections begin: blocking or not, refused, interrupted, again."""
 
-from client import *
+from .client import *
 
 
 def blocking_connect():

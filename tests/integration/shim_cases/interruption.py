@@ -1,6 +1,6 @@
 """Calls that a signal interrupts."""
 
-from client import *
+from .client import *
 
 
 def interrupted_reads():

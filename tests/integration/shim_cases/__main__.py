@@ -1,4 +1,5 @@
-"""What a client sees of its sockets: `python3 cases CASE` runs one function and prints what it returns, as JSON.
+"""What a client sees of its sockets: `python3 -m shim_cases CASE` runs one function and prints what it
+returns, as JSON.
 
 test_shim.py runs each case twice, over plain TCP and with the shim preloaded, and compares. So a case
 reports everything that should be equal and nothing that cannot be (port numbers, times). libc is called
@@ -9,15 +10,7 @@ import json
 import os
 import sys
 
-import bytestream
-import connect
-import differing
-import ending
-import events
-import flags
-import interruption
-import metadata
-import sharing
+from . import bytestream, connect, differing, ending, events, flags, interruption, metadata, sharing
 
 MODULES = (bytestream, connect, differing, ending, events, flags, interruption, metadata, sharing)
 

@@ -5,9 +5,10 @@ sees the accounts through a private mount namespace (so a locked root account or
 """
 
 import os
+import socket
 import subprocess
 
-import csd
+from .wait import eventually
 
 ACCOUNTS = """root:x:0:0:root:{home}:/bin/bash
 sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin
@@ -75,7 +76,7 @@ class Sshd:
                     raise AssertionError("sshd ended: " + log.read())
             return netns.run(_banner)
 
-        csd.eventually(banner, 10, "sshd answers")
+        eventually(banner, 10, "sshd answers")
 
     def _end(self):
         self.process.terminate()
@@ -87,7 +88,7 @@ class Sshd:
 
 
 def _banner():
-    with csd.socket.socket() as sock:
+    with socket.socket() as sock:
         sock.settimeout(2)
         try:
             sock.connect(("127.0.0.1", 22))

@@ -1,6 +1,6 @@
 """Several descriptors, threads and processes on one connection."""
 
-from client import *
+from .client import *
 
 
 def duplicates():
@@ -51,7 +51,7 @@ def exec_inherits():
 
 
 def exec_of_a_plain_program():
-    s = connected("say 5", "close")
+    s = connected("later 1 hello", "close")
     return {"output": output_of(["cat"], s, stdin=s).encode().hex()}
 
 

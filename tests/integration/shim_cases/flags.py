@@ -1,6 +1,6 @@
 """The flags of send() and recv()."""
 
-from client import *
+from .client import *
 
 
 def peek():

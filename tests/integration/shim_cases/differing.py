@@ -2,7 +2,7 @@
 
 import resource
 
-from client import *
+from .client import *
 
 
 def duplicate_before_connect():

@@ -1,6 +1,6 @@
 """How connections end: either side, in halves, by reset, by signal."""
 
-from client import *
+from .client import *
 
 
 def end_of_stream():

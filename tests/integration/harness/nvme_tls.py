@@ -10,7 +10,7 @@ import struct
 import subprocess
 import zlib
 
-from nvme_tcp import Queue
+from .nvme_tcp import Queue
 
 
 class Key:
