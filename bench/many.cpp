@@ -16,6 +16,7 @@
 #include "bench/echo_server.hpp"
 #include "bench/mount.hpp"
 #include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/device_uri.hpp"
 #include "libnvsock/host/dialect_v1.hpp"
 #include "libnvsock/host/dialect_v2.hpp"
 #include "libnvsock/host/probe.hpp"

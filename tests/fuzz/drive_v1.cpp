@@ -74,11 +74,11 @@ struct Sent : Command {
 class Run final : private PortClient {
  public:
   Run(const Services& services, Input input) : services_(services), input_(input) {
-    DriveOptions options;
+    csd::DriveOptions options;
     const uint8_t flags = input_.number<uint8_t>();
-    options.firmware = (flags & 1) != 0 ? Firmware::shipped : Firmware::fixed;
+    options.firmware = (flags & 1) != 0 ? csd::Firmware::shipped : csd::Firmware::fixed;
     options.relays = 1 + (flags >> 1) % 4;
-    auto port = open_emulated_port(loop_, options);
+    auto port = open_emulated_port(loop_, {.drive = options, .faults = {}});
     check(static_cast<bool>(port), "a port without a namespace opens");
     port_ = std::move(*port);
     port_->attach(this);

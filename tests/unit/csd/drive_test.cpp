@@ -13,6 +13,8 @@
 namespace nvsock {
 namespace {
 
+using csd::DriveOptions;
+using csd::Firmware;
 using relay_v2::FrameType;
 
 struct V2Command : Command {
@@ -25,7 +27,7 @@ class DriveV2Test : public ::testing::Test {
   void start(bool second_generation) {
     DriveOptions options;
     options.firmware = second_generation ? Firmware::second : Firmware::fixed;
-    auto opened = open_emulated_port(loop, options);
+    auto opened = open_emulated_port(loop, {.drive = options, .faults = {}});
     ASSERT_TRUE(opened);
     port = std::move(*opened);
   }

@@ -51,11 +51,10 @@ class SocketServicesTest : public ::testing::Test {
     return service;
   }
   std::unique_ptr<csd::Listener> listen(std::string_view node, uint16_t port = 0) {
-    int error = 0;
-    auto listener = services->listen({.type = SocketType::stream, .family = {}, .port = port, .node = node},
-                                     5, gate, error);
-    listen_error = error;
-    return listener;
+    auto listener =
+        services->listen({.type = SocketType::stream, .family = {}, .port = port, .node = node}, 5, gate);
+    listen_error = listener ? 0 : listener.error().code;
+    return listener ? std::move(*listener) : nullptr;
   }
   // A socket of the other side that nobody of ours watches.
   int udp_peer(uint16_t& port, int family = AF_INET) {

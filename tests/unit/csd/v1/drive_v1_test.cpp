@@ -16,6 +16,8 @@ namespace nvsock {
 namespace {
 
 namespace function = relay_v1::function;
+using csd::DriveOptions;
+using csd::Firmware;
 using test::Listener;
 using test::Peer;
 
@@ -42,7 +44,7 @@ class DriveTest : public ::testing::Test {
   void SetUp() override { start({}); }
 
   void start(const DriveOptions& options) {
-    auto opened = open_emulated_port(loop, options);
+    auto opened = open_emulated_port(loop, {.drive = options, .faults = {}});
     ASSERT_TRUE(opened);
     port = std::move(*opened);
   }
