@@ -24,8 +24,8 @@ constexpr size_t kept_pages = 1024;
 
 }  // namespace
 
-DialectV1::DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options)
-    : clock_(loop),
+DialectV1::DialectV1(Clock& clock, CommandPort& port, DialectOptions options)
+    : clock_(clock),
       port_(port),
       traits_(port.traits()),
       options_(std::move(options)),

@@ -12,13 +12,12 @@
 //  - No half-close, no IPv6, no names.
 #pragma once
 
-#include <asio/io_context.hpp>
 #include <deque>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
-#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/base/clock.hpp"
 #include "libnvsock/host/dialect.hpp"
 #include "libnvsock/relay/v1.hpp"
 
@@ -41,7 +40,7 @@ struct CommandV1 : Command {
 
 class DialectV1 final : public Dialect {
  public:
-  DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options);
+  DialectV1(Clock& clock, CommandPort& port, DialectOptions options);
   ~DialectV1() override;
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
@@ -75,7 +74,7 @@ class DialectV1 final : public Dialect {
     if (options_.log) options_.log(level, text);
   }
 
-  AsioClock clock_;
+  Clock& clock_;
   CommandPort& port_;
   const PortTraits traits_;
   const DialectOptions options_;

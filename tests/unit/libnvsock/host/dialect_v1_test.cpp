@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 
+#include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/socket/stream.hpp"
 #include "tests/unit/libnvsock/scripted_port.hpp"
 #include "tests/unit/support.hpp"
@@ -62,7 +63,7 @@ class DialectV1Test : public ::testing::Test {
     options.log = [this](LogLevel, const std::string& line) { log += line + "\n"; };
     dialect.reset();
     port = std::make_unique<ScriptedPort>(traits);
-    dialect = std::make_unique<DialectV1>(loop, *port, options);
+    dialect = std::make_unique<DialectV1>(clock, *port, options);
   }
 
   Result<StreamHandle> try_connect(std::string_view text = "127.0.0.1:22") {
@@ -109,6 +110,7 @@ class DialectV1Test : public ::testing::Test {
   const DialectCounters& counters() const { return dialect->counters(); }
 
   asio::io_context loop;
+  AsioClock clock{loop};
   std::unique_ptr<ScriptedPort> port;
   std::unique_ptr<DialectV1> dialect;
   Observer observer;
