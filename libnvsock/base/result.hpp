@@ -4,6 +4,7 @@
 // program name and no trailing newline; whoever prints it adds those.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -30,6 +31,20 @@ class [[nodiscard]] Result {
 
  private:
   std::variant<T, Error> value_;
+};
+
+// Success without a value: `return {};`.
+template <>
+class [[nodiscard]] Result<void> {
+ public:
+  Result() = default;
+  Result(Error error) : error_(std::move(error)) {}
+
+  explicit operator bool() const { return !error_; }
+  const Error& error() const { return *error_; }  // REQUIRES: failed
+
+ private:
+  std::optional<Error> error_;
 };
 
 }  // namespace nvsock
