@@ -19,13 +19,6 @@ namespace nvsock {
 enum class LogLevel { debug, info, warning, error };
 using Log = std::function<void(LogLevel, const std::string&)>;
 
-struct DialectOptions {
-  unsigned relays = 4;                        // how many the drive is said to have
-  std::chrono::seconds connect_timeout{130};  // Linux's own connect gives up after 127 s (tcp_syn_retries 6)
-  std::chrono::seconds drain_timeout{30};     // for accepted bytes after the last close
-  Log log;
-};
-
 // Counters since the device was opened; all of them only grow, but for the ones named "now".
 struct DialectCounters {
   uint64_t opens = 0;  // open requests sent to the drive

@@ -56,7 +56,7 @@ class DialectV1Test : public ::testing::Test {
   }
 
   void start(PortTraits traits, unsigned relays = 4, std::chrono::seconds connect_timeout = 1s) {
-    DialectOptions options;
+    DialectV1Options options;
     options.relays = relays;
     options.connect_timeout = connect_timeout;
     options.drain_timeout = 1s;
