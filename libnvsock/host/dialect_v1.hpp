@@ -54,7 +54,8 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
   void list_changed(StreamV1& stream) override;
   void settle() override { on_batch_end(); }
   void destroy(StreamV1& stream) override;
-  void relay_taken() override { ++counters_.streams_now; }
+  void relay_taken() override { shortages_ += ++counters_.streams_now > options_.relays; }
+  uint64_t shortages() const override { return shortages_; }
   void relay_freed() override;
   void close_sent() override { ++closing_; }
   void close_done() override;
@@ -78,6 +79,7 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
   uint64_t next_id_ = 1;
   unsigned closing_ = 0;           // relays that a close is on its way to free
   std::deque<uint64_t> waiting_;   // opens held back until such a relay is free
+  uint64_t shortages_ = 0;
   std::vector<uint64_t> changed_;  // streams to tell when the batch ends
   std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
   std::unique_ptr<Clock::Timer> quiet_timer_;

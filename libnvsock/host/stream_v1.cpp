@@ -47,6 +47,7 @@ void StreamV1::start_open() {
   phase_ = Phase::opening;
   opening_since_ = shared_.clock.now();
   ++shared_.counters.opens;
+  shortages_before_ = owner().shortages();
   owner().relay_taken();
   submit(shared_.commands.make_open(id_, peer_));
   shared_.commands.ring();
@@ -72,7 +73,7 @@ void StreamV1::on_open_done(CommandV1& command) {
   std::string why;
   if (code == 0) {
     why = " (status " + hex_status(completion.status) + ", which names no cause)";
-    if (shared_.counters.streams_now > shared_.relays) {
+    if (owner().shortages() > shortages_before_) {
       code = ENFILE;
       why += "; all " + std::to_string(shared_.relays) + " relays of the drive are in use";
     } else {

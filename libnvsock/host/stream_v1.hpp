@@ -47,6 +47,9 @@ class StreamOwnerV1 {
   virtual void relay_taken() = 0;
   virtual void relay_freed() = 0;
   // `close` was sent: opens that find no relay wait for this one.
+  // How often that made more of them than the drive is said to have. An `open` during which it happened may
+  // have found none; the number of those now does not tell, because a close may have freed one since.
+  virtual uint64_t shortages() const = 0;
   virtual void close_sent() = 0;
   // It completed, and the relay is free; or nobody waits for it any more, and the relay may stay taken for
   // good. The second is a last act, because it may end streams.
@@ -161,3 +164,4 @@ class StreamV1 final : public Stream {
 };
 
 }  // namespace nvsock
+  uint64_t shortages_before_ = 0;     // `open` was sent

@@ -179,6 +179,16 @@ TEST_F(DialectV1Test, status_06h_is_enfile_when_all_relays_are_in_use) {
   EXPECT_EQ(next->take_error(), ECONNREFUSED);
 }
 
+TEST_F(DialectV1Test, a_relay_freed_behind_an_open_that_found_none_does_not_make_it_a_refusal) {
+  std::vector<StreamHandle> held;
+  for (uint32_t i = 0; i < 4; ++i) held.push_back(established(i));
+  const StreamHandle fifth = connect();
+  held.pop_back();
+  port->finish(port->closes()[0]);  // its completion passed that of the open
+  port->refuse(port->opens()[0], status::internal_error);
+  EXPECT_EQ(fifth->take_error(), ENFILE);
+}
+
 TEST_F(DialectV1Test, a_vendor_status_names_the_cause) {
   for (const int code : {EHOSTUNREACH, ETIMEDOUT, ENFILE, ECONNREFUSED, EINVAL}) {
     const StreamHandle stream = connect();
