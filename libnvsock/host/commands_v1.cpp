@@ -52,6 +52,7 @@ CommandV1& CommandsV1::make(uint64_t stream, CommandV1::Kind kind) {
     auto& own = static_cast<CommandV1&>(done);
     own.with_drive = false;
     --own.home->counters_.in_flight_now;
+    own.home->blocking_ -= own.may_block;
     own.home->owner_.on_done(own);
   };
   return *command;
@@ -102,6 +103,7 @@ CommandV1& CommandsV1::make_write(uint64_t stream, uint32_t descriptor, Slice by
 
 void CommandsV1::submit(CommandV1& command) {
   command.with_drive = true;
+  blocking_ += command.may_block;
   ++counters_.commands;
   counters_.max_in_flight = std::max(counters_.max_in_flight, ++counters_.in_flight_now);
   port_.submit(command);

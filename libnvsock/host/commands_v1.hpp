@@ -64,6 +64,12 @@ class CommandsV1 {
   void ring() { port_.ring(); }
   void recycle(CommandV1& command);  // REQUIRES: not with the drive
 
+  // Would a read go to the drive at once? One that waited in the port could be overtaken by the close of its
+  // relay, and then find the descriptor given to another connection, whose bytes it would take.
+  bool room_for_read() const {
+    return counters_.in_flight_now < traits_.max_in_flight && blocking_ < traits_.max_blocking;
+  }
+
   const PortTraits& traits() const { return traits_; }
   BufferRef take_page() { return pages_.take(); }
 
@@ -78,6 +84,7 @@ class CommandsV1 {
   BufferPool pages_;
   std::vector<std::unique_ptr<CommandV1>> commands_;  // every one ever made
   std::vector<CommandV1*> free_;
+  unsigned blocking_ = 0;  // reads with the drive
 };
 
 }  // namespace nvsock

@@ -115,6 +115,10 @@ void DialectV1::list_changed(StreamV1& stream) {
   if (!std::exchange(stream.listed.changed, true)) changed_.push_back(stream.id());
 }
 
+void DialectV1::list_starved(StreamV1& stream) {
+  if (!std::exchange(stream.listed.starved, true)) starved_.push_back(stream.id());
+}
+
 void DialectV1::on_batch_end() {
   // Programs answered here may write and read at once, which completes further commands: the outermost
   // call goes on until none is left.
@@ -131,6 +135,18 @@ void DialectV1::on_batch_end() {
       if (StreamV1* stream = find(id)) stream->fetch();
     }
     telling_.clear();
+  }
+  feed_starved();
+}
+
+// Once for each, since those that find no room again are listed again.
+void DialectV1::feed_starved() {
+  if (starved_.empty() || !commands_.room_for_read()) return;
+  for (const uint64_t id : std::exchange(starved_, {})) {
+    StreamV1* stream = find(id);
+    if (stream == nullptr) continue;
+    stream->listed.starved = false;
+    stream->fetch();
   }
 }
 

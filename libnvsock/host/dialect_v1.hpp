@@ -52,6 +52,7 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
 
   // --- of the streams ---
   void list_changed(StreamV1& stream) override;
+  void list_starved(StreamV1& stream) override;
   void settle() override { on_batch_end(); }
   void destroy(StreamV1& stream) override;
   void relay_taken() override { shortages_ += ++counters_.streams_now > options_.relays; }
@@ -66,6 +67,7 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
   void on_orphan_done(CommandV1& command);
   bool relay_free() const { return counters_.streams_now < capacity_; }
   void start_waiting();
+  void feed_starved();
   void end_quiet_streams();
   void log(LogLevel level, const std::string& text) const {
     if (options_.log) options_.log(level, text);
@@ -82,6 +84,7 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
   uint64_t shortages_ = 0;
   std::vector<uint64_t> changed_;  // streams to tell when the batch ends
   std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
+  std::vector<uint64_t> starved_;  // streams whose reads find no room
   std::unique_ptr<Clock::Timer> quiet_timer_;
   bool lost_ = false;  // the controller is gone for good
 };

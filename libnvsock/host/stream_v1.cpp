@@ -102,6 +102,10 @@ void StreamV1::fetch() {
   const unsigned before = reads_;
   // Counted in pages, not bytes: a read of one byte keeps a page as well.
   while (reads_ < wanted && received_.slices() + reads_ < receive_pages) {
+    if (!shared_.commands.room_for_read()) {
+      owner().list_starved(*this);
+      break;
+    }
     CommandV1& command = shared_.commands.make_read(id_, descriptor_);
     (oldest_read_ == nullptr ? oldest_read_ : newest_read_->newer) = &command;
     newest_read_ = &command;

@@ -38,6 +38,8 @@ class StreamOwnerV1 {
 
   // When the batch ends its program is told, or, released and closed, the stream deleted.
   virtual void list_changed(StreamV1& stream) = 0;
+  // It has reads to send for which there is no room: fetch() is called when a batch ends.
+  virtual void list_starved(StreamV1& stream) = 0;
   // Does at once what the end of a batch does. May delete the stream that calls: its last act.
   virtual void settle() = 0;
   // Deletes the stream that calls.
@@ -75,6 +77,7 @@ class StreamV1 final : public Stream {
   // In which of the owner's lists the stream stands. The owner's, kept here so that it needs no table.
   struct Listed {
     bool changed = false;
+    bool starved = false;
   };
   Listed listed;
 

@@ -476,6 +476,24 @@ TEST_F(DialectV1Test, a_port_that_allows_one_read_gets_one) {
   EXPECT_EQ(port->reads().size(), 1u);
 }
 
+// In the port it could be overtaken by the close of its relay.
+TEST_F(DialectV1Test, a_read_that_the_port_could_not_hand_over_at_once_is_not_sent) {
+  start({.ordered = false,
+         .max_in_flight = 3,
+         .max_blocking = 3,
+         .max_abandoned = 8,
+         .max_reads_per_stream = 1});
+  const StreamHandle first = established(1);
+  const StreamHandle second = established(2);
+  const StreamHandle third = connect();
+  write(*first, "x");
+  port->answer_read(port->reads_of(1)[0], "a");
+  EXPECT_EQ(take(*first), "a");
+  EXPECT_TRUE(port->reads_of(1).empty());
+  port->finish(port->writes()[0]);
+  EXPECT_EQ(port->reads_of(1).size(), 1u);
+}
+
 TEST_F(DialectV1Test, bytes_after_shutdown_read_are_dropped) {
   const StreamHandle stream = established();
   stream->shutdown_read();
