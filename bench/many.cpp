@@ -105,14 +105,13 @@ class LibraryWay final : public Way {
     auto port = nvsock::open_emulated_port(loop_, uri->emulated);
     if (!port) return port.error();
     port_ = std::move(*port);
-    std::string why;
-    const auto capabilities = nvsock::probe_capabilities(loop_, *port_, why);
+    const auto second = nvsock::probe_capabilities(loop_, *port_);
     if (order.distance_us > 0)
       port_ = std::make_unique<DistantPort>(loop_, std::move(port_),
                                             std::chrono::microseconds(order.distance_us));
-    if (capabilities) {
-      dialect_ =
-          std::make_unique<nvsock::DialectV2>(clock_, *port_, *capabilities, nvsock::DialectV2Options{});
+    if (second) {
+      dialect_ = std::make_unique<nvsock::DialectV2>(clock_, *port_, second->capabilities,
+                                                     nvsock::DialectV2Options{});
     } else {
       dialect_ = std::make_unique<nvsock::DialectV1>(
           clock_, *port_, nvsock::DialectV1Options{.relays = uri->relays, .log = {}});

@@ -39,9 +39,11 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   device->uri_ = std::move(*parsed);
   device->model_ = *model;
   device->port_ = std::move(*port);
-  if (const auto capabilities = probe_capabilities(loop, *device->port_, device->dialect_reason_)) {
+  const Result<SecondGeneration> second = probe_capabilities(loop, *device->port_);
+  device->dialect_reason_ = second ? second->found_by : second.error().text;
+  if (second) {
     device->dialect_ =
-        std::make_unique<DialectV2>(device->clock_, *device->port_, *capabilities,
+        std::make_unique<DialectV2>(device->clock_, *device->port_, second->capabilities,
                                     DialectV2Options{.connect_timeout = options.connect_timeout,
                                                      .drain_timeout = options.drain_timeout,
                                                      .session = random_id(),

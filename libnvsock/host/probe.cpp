@@ -76,8 +76,8 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
 
   const std::string not_csd = "is not a CSD (model \"" + model + "\": ";
   if (model.starts_with(relay_v2::model)) {
-    std::string why;
-    if (!probe_capabilities(loop, port, why)) return Error{ENOTSUP, not_csd + why + ")"};
+    const Result<SecondGeneration> second = probe_capabilities(loop, port);
+    if (!second) return Error{ENOTSUP, not_csd + second.error().text + ")"};
     return model;
   }
 
@@ -96,8 +96,7 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
   return model;
 }
 
-std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop, CommandPort& port,
-                                                         std::string& why) {
+Result<SecondGeneration> probe_capabilities(asio::io_context& loop, CommandPort& port) {
   BufferPool pages(page_size, 0);
   auto ask = std::make_unique<Probe>();
   ask->page = pages.take();
@@ -107,23 +106,16 @@ std::optional<relay_v2::Capabilities> probe_capabilities(asio::io_context& loop,
   ask->cdw11 = relay_v2::capabilities_cdw11;
   ask->cdw12 = page_size;
   const Completion completion = run(loop, port, ask);
-  if (!completion.ok()) {
-    why = "the capability command gave " + told(completion);
-    return std::nullopt;
-  }
+  if (!completion.ok()) return Error{ENOTSUP, "the capability command gave " + told(completion)};
   auto capabilities = relay_v2::parse_capabilities({ask->page.data(), page_size});
-  if (!capabilities) {
-    why = "no capability page";
-  } else if (capabilities->lowest_version > relay_v2::version ||
-             capabilities->highest_version < relay_v2::version) {
-    why = "the drive speaks versions " + std::to_string(capabilities->lowest_version) + " to " +
-          std::to_string(capabilities->highest_version);
-    capabilities.reset();
-  } else {
-    why = "capability page of \"" + std::string(capabilities->vendor) + "\"";
-    capabilities->vendor = {};  // lies in the page, which goes
+  if (!capabilities) return Error{ENOTSUP, "no capability page"};
+  if (capabilities->lowest_version > relay_v2::version || capabilities->highest_version < relay_v2::version) {
+    return Error{ENOTSUP, "the drive speaks versions " + std::to_string(capabilities->lowest_version) +
+                              " to " + std::to_string(capabilities->highest_version)};
   }
-  return capabilities;
+  std::string found_by = "capability page of \"" + std::string(capabilities->vendor) + "\"";
+  capabilities->vendor = {};
+  return SecondGeneration{*capabilities, std::move(found_by)};
 }
 
 }  // namespace nvsock

@@ -226,12 +226,11 @@ class StreamMemoryTest : public ::testing::Test, private StreamObserver {
     auto opened = open_emulated_port(loop, parse_device_uri("emu:?dialect=v2")->emulated);
     ASSERT_TRUE(opened);
     port = std::move(*opened);
-    std::string why;
-    const auto capabilities = probe_capabilities(loop, *port, why);
-    ASSERT_TRUE(capabilities) << why;
+    const auto second = probe_capabilities(loop, *port);
+    ASSERT_TRUE(second) << second.error().text;
     border = std::make_unique<Border>(*port);
     const Runs as(End::host);
-    dialect = std::make_unique<DialectV2>(clock, *border, *capabilities, DialectV2Options{});
+    dialect = std::make_unique<DialectV2>(clock, *border, second->capabilities, DialectV2Options{});
   }
 
   asio::io_context loop;

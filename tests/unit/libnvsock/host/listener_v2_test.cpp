@@ -90,10 +90,9 @@ struct Service final : ListenerObserver {
 class ListenerTest : public ::testing::Test {
  protected:
   ListenerTest() : port(loop), clock(loop) {
-    std::string reason;
-    const auto capabilities = probe_capabilities(loop, port, reason);
-    dialect =
-        std::make_unique<DialectV2>(clock, port, *capabilities, DialectV2Options{.session = {7}, .log = {}});
+    const auto second = probe_capabilities(loop, port);
+    dialect = std::make_unique<DialectV2>(clock, port, second->capabilities,
+                                          DialectV2Options{.session = {7}, .log = {}});
   }
 
   // Port 0: the drive chooses one, and tells.
