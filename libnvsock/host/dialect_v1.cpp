@@ -129,7 +129,7 @@ void DialectV1::on_batch_end() {
       StreamV1* stream = find(id);
       if (stream == nullptr) continue;
       stream->listed.changed = false;
-      stream->on_batch_end();
+      stream->done() ? destroy(*stream) : stream->tell();
     }
     for (const uint64_t id : telling_) {
       if (StreamV1* stream = find(id)) stream->fetch();

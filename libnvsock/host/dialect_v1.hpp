@@ -79,9 +79,9 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
   const unsigned capacity_;  // streams at a time: what the drive has, and the port can keep reads waiting for
   std::unordered_map<uint64_t, std::unique_ptr<StreamV1>> streams_;
   uint64_t next_id_ = 1;
+  uint64_t shortages_ = 0;
   unsigned closing_ = 0;           // relays that a close is on its way to free
   std::deque<uint64_t> waiting_;   // opens held back until such a relay is free
-  uint64_t shortages_ = 0;
   std::vector<uint64_t> changed_;  // streams to tell when the batch ends
   std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
   std::vector<uint64_t> starved_;  // streams whose reads find no room

@@ -212,7 +212,7 @@ void DialectV2::tell_counters() {
 // A stream whose OPEN was never sent was not in the session: it leaves with the next one.
 void DialectV2::on_session_lost(int error) {
   for (auto& [key, stream] : streams_) {
-    if (!stream->on_session_lost(error)) stream->listed.ready = false;
+    if (!stream->outlives_session(error)) stream->listed.ready = false;
   }
   std::erase_if(ready_, [this](uint64_t key) {
     const StreamV2* stream = find(key);
@@ -318,11 +318,7 @@ void DialectV2::on_batch_end() {
       if (stream == nullptr) continue;
       stream->listed.changed = false;
       if (stream->has_output()) list_ready(*stream);
-      if (stream->done()) {
-        destroy(*stream);
-      } else {
-        stream->tell();  // may release it
-      }
+      stream->done() ? destroy(*stream) : stream->tell();  // which may release it
     }
     telling_.clear();
   }

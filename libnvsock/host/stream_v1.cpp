@@ -212,7 +212,7 @@ void StreamV1::on_write_done(CommandV1& command) {
   close_when_sent();
 }
 
-void StreamV1::on_batch_end() {
+void StreamV1::tell() {
   if (filled_ > 0) {
     if (reads_ == 0) {
       reads_wanted_ *= 2;
@@ -222,8 +222,7 @@ void StreamV1::on_batch_end() {
     reads_wanted_ = std::clamp(reads_wanted_, least_reads, receive_pages);
     filled_ = 0;
   }
-  if (!released_) return notify();  // may release the stream: nothing may follow
-  if (phase_ == Phase::closed) owner().destroy(*this);
+  notify();  // may release the stream: nothing may follow
 }
 
 // --- ending ---

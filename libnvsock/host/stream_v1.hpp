@@ -47,11 +47,11 @@ class StreamOwnerV1 {
 
   // A stream has a relay from when its `open` is sent until that failed, or its `close` completed.
   virtual void relay_taken() = 0;
-  virtual void relay_freed() = 0;
-  // `close` was sent: opens that find no relay wait for this one.
   // How often that made more of them than the drive is said to have. An `open` during which it happened may
   // have found none; the number of those now does not tell, because a close may have freed one since.
   virtual uint64_t shortages() const = 0;
+  virtual void relay_freed() = 0;
+  // `close` was sent: opens that find no relay wait for this one.
   virtual void close_sent() = 0;
   // It completed, and the relay is free; or nobody waits for it any more, and the relay may stay taken for
   // good. The second is a last act, because it may end streams.
@@ -95,9 +95,11 @@ class StreamV1 final : public Stream {
   // The connection failed: its program is told when the batch ends, and the relay is freed. May delete the
   // stream, but not from within a completion.
   void end(int code);
-  // Tells the program, which may release the stream, or deletes one that is released and closed.
-  void on_batch_end();
-  // Sends as many reads as are wanted.
+  // The batch is over: judges how many reads are wanted, and tells the program, which may release the stream.
+  void tell();
+  // Released, and nothing is with the drive any more: to be deleted.
+  bool done() const { return released_ && phase_ == Phase::closed; }
+  // Sends as many reads as are wanted and find room.
   void fetch();
 
  private:
@@ -162,9 +164,9 @@ class StreamV1 final : public Stream {
   unsigned filled_ = 0;  // reads that completed in this batch
   CommandV1* oldest_read_ = nullptr;
   CommandV1* newest_read_ = nullptr;  // valid while there is an oldest one
+  uint64_t shortages_before_ = 0;     // `open` was sent
   Clock::TimePoint opening_since_{};
   Clock::TimePoint heard_{};  // the newest read was submitted
 };
 
 }  // namespace nvsock
-  uint64_t shortages_before_ = 0;     // `open` was sent

@@ -329,7 +329,7 @@ void StreamV2::wake_up() {
 
 // --- ending ---
 
-bool StreamV2::on_session_lost(int error) {
+bool StreamV2::outlives_session(int error) {
   if (phase_ == Phase::unsent && error == ECONNRESET) return true;
   if (error == ECONNRESET && is_datagram() && !released_ && state_ == State::established) {
     drop_queued();

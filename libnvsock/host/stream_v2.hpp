@@ -97,9 +97,9 @@ class StreamV2 final : public Stream {
   void on_sent(const SessionV2::Sent& sent);
   // A frame with the stream's number, in order. False: it breaks a rule of section 7. Deletes nothing.
   bool on_frame(const relay_v2::Frame& frame, const BufferRef& buffer);
-  // True: the drive never heard of the stream, which keeps its place and leaves with the next session. False:
-  // it has ended or sleeps. Deletes nothing.
-  bool on_session_lost(int error);
+  // The session is lost. True: the drive never heard of the stream, which keeps its place and leaves with the
+  // next session. False: it has ended or sleeps. Deletes nothing.
+  bool outlives_session(int error);
   // The batch is over. The program may release the stream.
   void tell() { notify(); }
   // Released, and nothing is left to send or to come: to be deleted.
