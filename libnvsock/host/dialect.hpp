@@ -1,6 +1,7 @@
 // What a generation of the relay protocol must offer: streams, over the commands it knows.
 //
-// Threads: event loop only. No call blocks.
+// Threads: event loop only. No call blocks. Device calls it; streams and listeners know their owner, which is
+// less.
 #pragma once
 
 #include <chrono>
