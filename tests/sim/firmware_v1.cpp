@@ -38,7 +38,8 @@ bool is_write(const Command& command) {
 }  // namespace
 
 struct FirmwareV1::Relay final : csd::Service::Observer {
-  Relay(FirmwareV1& of, uint32_t number, uint16_t to) : firmware(of), descriptor(number), port(to) {}
+  Relay(FirmwareV1& of, uint32_t at, uint32_t number)
+      : firmware(of), descriptor(at), opening_number(number) {}
 
   // Each may be the end of it: nothing follows.
   void on_connected(int error) override {
@@ -62,7 +63,7 @@ struct FirmwareV1::Relay final : csd::Service::Observer {
 
   FirmwareV1& firmware;
   const uint32_t descriptor;
-  const uint16_t port;
+  const uint32_t opening_number;
   std::unique_ptr<csd::Service> service;
   Command* opening = nullptr;
   Command* write = nullptr;
@@ -166,6 +167,12 @@ void FirmwareV1::send_on() {
   while (Command* command = next_to_send()) {
     Held& held = held_.at(command);
     held.sent = true;
+    if (command->cdw10 == function::close) {
+      closing_.insert(held.opening);
+    } else if (closing_.contains(held.opening)) {
+      story_.violation("%s %llu waited in the port, and its close passed it", name_of(*command),
+                       number_of(held));
+    }
     ++sent_;
     blocking_sent_ += command->may_block;
     if (gone_) {
@@ -175,14 +182,6 @@ void FirmwareV1::send_on() {
     } else {
       Clock::TimePoint at = clock_.now() + trip();
       if (habits_.traits.ordered) at = last_arrival_ = std::max(at, last_arrival_);
-      if (command->cdw10 != function::open) {
-        // A close that passed a read on the way could have its descriptor given away before that read
-        // arrives. The host has no defence, so the way is not as bad as that: it needs a third command
-        // between the two.
-        Clock::TimePoint& last = last_of_[command->cdw13];
-        if (command->cdw10 == function::close) at = std::max(at, last);
-        last = std::max(at, last);
-      }
       call_later(at - clock_.now(), [this, command, ticket = held.ticket] {
         arrived(*command, ticket);
         flush();
@@ -232,7 +231,10 @@ void FirmwareV1::deliver(Command& command, uint64_t ticket) {
 void FirmwareV1::told(const Command& command, const Held& held) {
   if (command.cdw10 == function::open && command.completion.ok()) {
     const uint32_t descriptor = relay_v1::load_u32(command.data);
-    if (!given_.try_emplace(descriptor, Given{.opening = ++openings_, .reads = 0, .writes = 0}).second)
+    if (!given_
+             .try_emplace(descriptor,
+                          Given{.opening = find(descriptor)->opening_number, .reads = 0, .writes = 0})
+             .second)
       story_.violation("descriptor %u is given twice", descriptor);
     return;
   }
@@ -309,6 +311,13 @@ void FirmwareV1::execute() {
   executing_ = false;
 }
 
+// A command that its close has passed on the way may find that its descriptor was given away. The drive would
+// execute it for the new owner, against which the host has no defence; here it finds nobody.
+FirmwareV1::Relay* FirmwareV1::relay_of(const Command& command) const {
+  Relay* relay = find(command.cdw13);
+  return relay != nullptr && relay->opening_number == held_.at(&command).opening ? relay : nullptr;
+}
+
 FirmwareV1::Relay* FirmwareV1::find(uint32_t descriptor) const {
   const uint32_t index = descriptor - habits_.first_descriptor;
   return index < table_.size() ? table_[index].get() : nullptr;
@@ -326,7 +335,7 @@ void FirmwareV1::open(Command& command) {
     return complete(command, status::internal_error);
   }
   const uint32_t descriptor = habits_.first_descriptor + static_cast<uint32_t>(free - table_.begin());
-  *free = std::make_unique<Relay>(*this, descriptor, port);
+  *free = std::make_unique<Relay>(*this, descriptor, ++openings_);
   Relay& relay = **free;
   relay.opening = &command;
   relay.service = services_.connect(
@@ -360,7 +369,7 @@ void FirmwareV1::opened(Relay& relay, int error) {
 }
 
 void FirmwareV1::write(Command& command) {
-  Relay* relay = find(command.cdw13);
+  Relay* relay = relay_of(command);
   if (relay == nullptr) return complete(command, status::internal_error);
   relay->write = &command;
   relay->written = 0;
@@ -391,7 +400,7 @@ void FirmwareV1::push_write(Relay& relay) {
 void FirmwareV1::read(Command& command) {
   std::memset(command.data, 0xdd, page_size);
   for (Command* lost : lost_) std::memset(lost->data, 0xdd, page_size);  // as it may, for ever
-  Relay* relay = find(command.cdw13);
+  Relay* relay = relay_of(command);
   if (relay == nullptr || relay->reads.size() == relay_v1::max_queued_reads)
     return complete(command, status::internal_error);
   relay->reads.push_back(&command);
@@ -438,7 +447,7 @@ void FirmwareV1::lost_connection(Relay& relay) {
 }
 
 void FirmwareV1::close(Command& command) {
-  if (Relay* relay = find(command.cdw13)) {
+  if (Relay* relay = relay_of(command)) {
     if (!relay->lost) end_reads(*relay, status::success);
     table_[relay->descriptor - habits_.first_descriptor].reset();
   }

@@ -89,6 +89,7 @@ class FirmwareV1 final : public CommandPort {
   void lost_connection(Relay& relay);
   void close(Command& command);
   Relay* find(uint32_t descriptor) const;
+  Relay* relay_of(const Command& command) const;
 
   // What a command was when the host submitted it, and where it is.
   struct Held {
@@ -115,8 +116,8 @@ class FirmwareV1 final : public CommandPort {
   std::map<uint32_t, Given> given_;
   std::deque<Command*> placed_;
   CompletionDelivery completed_;
-  Clock::TimePoint last_arrival_{};               // of an ordered port
-  std::map<uint32_t, Clock::TimePoint> last_of_;  // by descriptor
+  Clock::TimePoint last_arrival_{};  // of an ordered port
+  std::set<uint32_t> closing_;       // openings whose close has left the port
   unsigned sent_ = 0, blocking_sent_ = 0;
   uint64_t commands_ = 0, next_ticket_ = 1;
   uint32_t openings_ = 0;
