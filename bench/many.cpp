@@ -115,7 +115,7 @@ class LibraryWay final : public Way {
                                                      nvsock::DialectV2Options{});
     } else {
       dialect_ = std::make_unique<nvsock::DialectV1>(
-          loop_, *port_, nvsock::DialectOptions{.relays = uri->relays(), .log = {}});
+          clock_, *port_, nvsock::DialectV1Options{.relays = uri->relays(), .log = {}});
     }
     return std::monostate{};
   }

@@ -50,11 +50,12 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
                                                      .log = options.log});
   } else {
     device->dialect_reason_ = second.error().text;
-    device->dialect_ = std::make_unique<DialectV1>(loop, *device->port_,
-                                                   DialectOptions{.relays = device->uri_.relays(),
-                                                                  .connect_timeout = options.connect_timeout,
-                                                                  .drain_timeout = options.drain_timeout,
-                                                                  .log = options.log});
+    device->dialect_ =
+        std::make_unique<DialectV1>(device->clock_, *device->port_,
+                                    DialectV1Options{.relays = device->uri_.relays(),
+                                                     .connect_timeout = options.connect_timeout,
+                                                     .drain_timeout = options.drain_timeout,
+                                                     .log = options.log});
   }
   return device;
 }

@@ -1,6 +1,7 @@
 // What a generation of the relay protocol must offer: streams, over the commands it knows.
 //
-// Threads: event loop only. No call blocks.
+// Threads: event loop only. No call blocks. Device calls it; streams and listeners know their owner, which is
+// less.
 #pragma once
 
 #include <chrono>
@@ -16,13 +17,6 @@
 #include "libnvsock/socket/stream.hpp"
 
 namespace nvsock {
-
-struct DialectOptions {
-  unsigned relays = 4;                        // how many the drive is said to have
-  std::chrono::seconds connect_timeout{130};  // Linux's own connect gives up after 127 s (tcp_syn_retries 6)
-  std::chrono::seconds drain_timeout{30};     // for accepted bytes after the last close
-  Log log;
-};
 
 // Counters since the device was opened; all of them only grow, but for the ones named "now".
 struct DialectCounters {

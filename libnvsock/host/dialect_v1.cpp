@@ -1,47 +1,35 @@
 #include "libnvsock/host/dialect_v1.hpp"
 
 #include <algorithm>
-#include <climits>
-
-#include "libnvsock/host/stream_v1.hpp"
+#include <utility>
 
 namespace nvsock {
 namespace {
 
 using namespace std::chrono_literals;
 
-// The longest the kernel's int of milliseconds holds, 24.8 days: a read waits as long as the service in
-// the drive is silent, and anything may be stalled behind a write (see the header).
-constexpr std::chrono::milliseconds command_timeout{INT_MAX};
-
 // A read that reached its timeout would reset the controller and end every stream; before that, the one
 // silent stream is ended.
 constexpr auto quiet_limit = 24h * 24;
 constexpr auto quiet_check = 24h;
 
-// Pages kept for reuse, 4 MiB: what one bulk transfer uses.
-constexpr size_t kept_pages = 1024;
-
 }  // namespace
 
-DialectV1::DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options)
-    : clock_(loop),
-      port_(port),
-      traits_(port.traits()),
-      options_(std::move(options)),
-      capacity_(std::min(options_.relays, traits_.max_blocking)),
-      pages_(page_size, kept_pages),
-      quiet_timer_(clock_.make_timer()) {
-  port_.attach(this);
+DialectV1::DialectV1(Clock& clock, CommandPort& port, DialectV1Options options)
+    : options_(std::move(options)),
+      commands_(port, counters_, static_cast<CommandsV1::Owner&>(*this)),
+      shared_{.owner = *this,
+              .clock = clock,
+              .commands = commands_,
+              .counters = counters_,
+              .log = options_.log,
+              .relays = options_.relays,
+              .connect_timeout = options_.connect_timeout,
+              .drain_timeout = options_.drain_timeout},
+      capacity_(std::min(options_.relays, commands_.traits().max_blocking)),
+      quiet_timer_(clock.make_timer()) {
+  port.attach(this);
   end_quiet_streams();
-}
-
-DialectV1::~DialectV1() {
-  if (port_.stop()) return;
-  // The drive may still write to the memory of these: it is left to it.
-  for (std::unique_ptr<CommandV1>& command : commands_) {
-    if (command->with_drive) static_cast<void>(command.release());
-  }
 }
 
 Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver* observer) {
@@ -62,18 +50,19 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
                                    ": the drive does not resolve names; give an IPv4 address"};
   }
   if (lost_) return Error{ENODEV, "cannot connect to " + peer.text() + ": the drive is gone"};
-  if (counters_.abandoned_now >= traits_.max_abandoned) {
+  const PortTraits& traits = commands_.traits();
+  if (counters_.abandoned_now >= traits.max_abandoned) {
     return Error{ENFILE, "cannot connect to " + peer.text() + ": the drive never completed " +
                              std::to_string(counters_.abandoned_now) + " commands; reset the controller"};
   }
-  if (counters_.streams_now >= traits_.max_blocking && closing_ == 0) {
-    return Error{ENFILE, "cannot connect to " + peer.text() + ": all " +
-                             std::to_string(traits_.max_blocking) +
+  if (counters_.streams_now >= traits.max_blocking && closing_ == 0) {
+    return Error{ENFILE, "cannot connect to " + peer.text() + ": all " + std::to_string(traits.max_blocking) +
                              " connections this device allows are open"};
   }
 
   const uint64_t id = next_id_++;
-  auto& stream = *streams_.emplace(id, std::make_unique<StreamV1>(*this, id, peer, observer)).first->second;
+  StreamV1& stream =
+      *streams_.emplace(id, std::make_unique<StreamV1>(shared_, id, peer, observer)).first->second;
   if (!relay_free() && closing_ > 0) {
     waiting_.push_back(id);
   } else {
@@ -82,9 +71,13 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
   return StreamHandle(&stream);
 }
 
-Stream* DialectV1::find_stream(uint64_t id) const {
+StreamV1* DialectV1::find(uint64_t id) const {
   const auto found = streams_.find(id);
   return found == streams_.end() ? nullptr : found->second.get();
+}
+
+Stream* DialectV1::find_stream(uint64_t id) const {
+  return find(id);
 }
 
 void DialectV1::for_each_stream(const std::function<void(const Stream&)>& visit) const {
@@ -93,57 +86,9 @@ void DialectV1::for_each_stream(const std::function<void(const Stream&)>& visit)
 
 // --- commands ---
 
-CommandV1& DialectV1::make_command(uint64_t stream, CommandV1::Kind kind) {
-  CommandV1* command = nullptr;
-  if (free_commands_.empty()) {
-    command = commands_.emplace_back(std::make_unique<CommandV1>()).get();
-    free_commands_.reserve(commands_.size());
-  } else {
-    command = free_commands_.back();
-    free_commands_.pop_back();
-    *command = CommandV1{};
-  }
-  command->kind = kind;
-  command->dialect = this;
-  command->stream = stream;
-  command->opcode = opcode::relay_v1;
-  command->data_length = relay_v1::buffer_size;
-  command->timeout = command_timeout;
-  command->done = [](Command& done) {
-    auto& own = static_cast<CommandV1&>(done);
-    own.dialect->on_done(own);
-  };
-  if (kind != CommandV1::Kind::write) {  // a write sends what the queue holds
-    command->slice.buffer = pages_.take();
-    command->slice.data = command->slice.buffer.data();
-    command->data = command->slice.buffer.data();
-  }
-  return *command;
-}
-
-CommandV1& DialectV1::make_close(uint64_t stream, uint32_t descriptor) {
-  CommandV1& command = make_command(stream, CommandV1::Kind::close);
-  command.cdw10 = relay_v1::function::close;
-  command.cdw13 = descriptor;
-  return command;
-}
-
-void DialectV1::submit(CommandV1& command) {
-  command.with_drive = true;
-  ++counters_.commands;
-  counters_.max_in_flight = std::max(counters_.max_in_flight, ++counters_.in_flight_now);
-  port_.submit(command);
-}
-
 void DialectV1::on_done(CommandV1& command) {
-  command.with_drive = false;
-  --counters_.in_flight_now;
-  const auto found = streams_.find(command.stream);
-  if (found == streams_.end() || found->second->phase_ == StreamV1::Phase::closed) {
-    on_orphan_done(command);
-  } else {
-    found->second->on_done(command);
-  }
+  StreamV1* stream = find(command.stream);
+  stream == nullptr || stream->closed() ? on_orphan_done(command) : stream->on_done(command);
 }
 
 // A command its stream gave up on has completed after all.
@@ -152,17 +97,12 @@ void DialectV1::on_orphan_done(CommandV1& command) {
   if (command.kind == CommandV1::Kind::open && command.completion.ok()) {
     // Nobody wants this relay any more. The close is an orphan from the start.
     ++counters_.abandoned_now;
-    submit(make_close(0, relay_v1::load_u32(command.data)));
-    port_.ring();
+    commands_.submit(commands_.make_close(0, relay_v1::load_u32(command.data)));
+    commands_.ring();
   } else if (command.kind == CommandV1::Kind::open || command.kind == CommandV1::Kind::close) {
     relay_freed();
   }
-  recycle(command);
-}
-
-void DialectV1::recycle(CommandV1& command) {
-  command.slice = {};
-  free_commands_.push_back(&command);
+  commands_.recycle(command);
 }
 
 // --- streams ---
@@ -171,10 +111,12 @@ void DialectV1::destroy(StreamV1& stream) {
   streams_.erase(stream.id());
 }
 
-void DialectV1::changed(StreamV1& stream) {
-  if (stream.changed_) return;
-  stream.changed_ = true;
-  changed_.push_back(stream.id());
+void DialectV1::list_changed(StreamV1& stream) {
+  if (!std::exchange(stream.listed.changed, true)) changed_.push_back(stream.id());
+}
+
+void DialectV1::list_starved(StreamV1& stream) {
+  if (!std::exchange(stream.listed.starved, true)) starved_.push_back(stream.id());
 }
 
 void DialectV1::on_batch_end() {
@@ -184,22 +126,38 @@ void DialectV1::on_batch_end() {
   while (!changed_.empty()) {
     std::swap(changed_, telling_);
     for (const uint64_t id : telling_) {
-      const auto found = streams_.find(id);
-      if (found == streams_.end()) continue;
-      found->second->changed_ = false;
-      found->second->on_batch_end();
+      StreamV1* stream = find(id);
+      if (stream == nullptr) continue;
+      stream->listed.changed = false;
+      stream->done() ? destroy(*stream) : stream->tell();
     }
     for (const uint64_t id : telling_) {
-      const auto found = streams_.find(id);
-      if (found != streams_.end()) found->second->fetch();
+      if (StreamV1* stream = find(id)) stream->fetch();
     }
     telling_.clear();
+  }
+  feed_starved();
+}
+
+// Once for each, since those that find no room again are listed again.
+void DialectV1::feed_starved() {
+  if (starved_.empty() || !commands_.room_for_read()) return;
+  for (const uint64_t id : std::exchange(starved_, {})) {
+    StreamV1* stream = find(id);
+    if (stream == nullptr) continue;
+    stream->listed.starved = false;
+    stream->fetch();
   }
 }
 
 void DialectV1::relay_freed() {
   --counters_.streams_now;
   start_waiting();
+}
+
+void DialectV1::close_done() {
+  --closing_;
+  relay_freed();
 }
 
 // Its relay may stay taken for good: whoever waits for it must not.
@@ -213,42 +171,32 @@ void DialectV1::close_given_up() {
 // is said to have; only the port's own limit is final.
 void DialectV1::start_waiting() {
   while (!waiting_.empty() && (relay_free() || closing_ == 0)) {
-    const auto found = streams_.find(waiting_.front());
+    StreamV1* stream = find(waiting_.front());
     waiting_.pop_front();
-    if (found == streams_.end() || found->second->phase_ != StreamV1::Phase::waiting) continue;
-    if (counters_.streams_now < traits_.max_blocking) {
-      found->second->start_open();
-    } else {
-      found->second->break_off(ENFILE);
-      changed(*found->second);
-    }
+    if (stream == nullptr || !stream->waiting()) continue;
+    counters_.streams_now < commands_.traits().max_blocking ? stream->start_open() : stream->end(ENFILE);
   }
 }
 
-void DialectV1::device_lost(int code) {
+void DialectV1::drive_gone(int error) {
   if (std::exchange(lost_, true)) return;
-  log(LogLevel::error, "the drive is gone (errno " + std::to_string(code) + "); every connection ends");
+  log(LogLevel::error, "the drive is gone (errno " + std::to_string(error) + "); every connection ends");
   for (auto& [id, stream] : streams_) {
-    if (stream->broken_) continue;
-    stream->break_off(code);
-    changed(*stream);
+    if (!stream->broken()) stream->end(error);
   }
 }
 
 void DialectV1::end_quiet_streams() {
   std::vector<uint64_t> quiet;
-  const auto limit = clock_.now() - quiet_limit;
+  const auto limit = shared_.clock.now() - quiet_limit;
   for (auto& [id, stream] : streams_) {
-    if (stream->phase_ == StreamV1::Phase::open && stream->reads_ > 0 && stream->heard_ <= limit)
-      quiet.push_back(id);
+    if (stream->quiet_since(limit)) quiet.push_back(id);
   }
   for (const uint64_t id : quiet) {  // ending one may destroy others
-    const auto found = streams_.find(id);
-    if (found == streams_.end()) continue;
-    log(LogLevel::warning,
-        found->second->peer().text() + " was silent for 24 days, the longest a command may wait");
-    changed(*found->second);
-    found->second->break_off(ETIMEDOUT);
+    StreamV1* stream = find(id);
+    if (stream == nullptr) continue;
+    log(LogLevel::warning, stream->peer().text() + " was silent for 24 days, the longest a command may wait");
+    stream->end(ETIMEDOUT);
   }
   on_batch_end();
   quiet_timer_->arm(quiet_check, [this] { end_quiet_streams(); });

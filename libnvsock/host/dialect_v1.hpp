@@ -10,39 +10,33 @@
 //  - A write that finds the peer not reading stalls every command of the drive. Nothing on the host can
 //    end that, so no command carries a short timeout: its expiry would reset the controller.
 //  - No half-close, no IPv6, no names.
+//
+// Threads: event loop only. No call blocks.
 #pragma once
 
-#include <asio/io_context.hpp>
 #include <deque>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
-#include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/base/clock.hpp"
+#include "libnvsock/host/commands_v1.hpp"
 #include "libnvsock/host/dialect.hpp"
+#include "libnvsock/host/stream_v1.hpp"
 #include "libnvsock/relay/v1.hpp"
 
 namespace nvsock {
 
-class DialectV1;
-class StreamV1;
-
-// A command of this dialect and what it carries. The dialect owns it; the drive holds it until `done`.
-struct CommandV1 : Command {
-  enum class Kind : uint8_t { open, close, read, write };
-  Kind kind{};
-  bool with_drive = false;  // from submit to done
-  bool arrived = false;     // reads: completed, held back for an older one
-  DialectV1* dialect = nullptr;
-  uint64_t stream = 0;         // id; the stream may be gone when the completion comes
-  Slice slice;                 // the memory at `data`, kept alive
-  CommandV1* newer = nullptr;  // reads of one stream, oldest first
+struct DialectV1Options {
+  unsigned relays = relay_v1::shipped_relays;  // how many the drive is said to have
+  std::chrono::seconds connect_timeout{130};   // Linux's own connect gives up after 127 s (tcp_syn_retries 6)
+  std::chrono::seconds drain_timeout{30};      // for accepted bytes after the last close
+  Log log;
 };
 
-class DialectV1 final : public Dialect {
+class DialectV1 final : public Dialect, private CommandsV1::Owner, private StreamOwnerV1 {
  public:
-  DialectV1(asio::io_context& loop, CommandPort& port, DialectOptions options);
-  ~DialectV1() override;
+  DialectV1(Clock& clock, CommandPort& port, DialectV1Options options);
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
   bool drained() const override { return counters_.streams_now == 0; }
@@ -53,43 +47,44 @@ class DialectV1 final : public Dialect {
   void on_batch_end() override;
 
  private:
-  friend class StreamV1;
+  // --- of the commands ---
+  void on_done(CommandV1& command) override;
 
-  CommandV1& make_command(uint64_t stream, CommandV1::Kind kind);
-  CommandV1& make_close(uint64_t stream, uint32_t descriptor);
-  void submit(CommandV1& command);
-  void on_done(CommandV1& command);
+  // --- of the streams ---
+  void list_changed(StreamV1& stream) override;
+  void list_starved(StreamV1& stream) override;
+  void settle() override { on_batch_end(); }
+  void destroy(StreamV1& stream) override;
+  void relay_taken() override { shortages_ += ++counters_.streams_now > options_.relays; }
+  uint64_t shortages() const override { return shortages_; }
+  void relay_freed() override;
+  void close_sent() override { ++closing_; }
+  void close_done() override;
+  void close_given_up() override;
+  void drive_gone(int error) override;
+
+  StreamV1* find(uint64_t id) const;
   void on_orphan_done(CommandV1& command);
-  void recycle(CommandV1& command);
-  void destroy(StreamV1& stream);
-
-  void changed(StreamV1& stream);  // tells its observer when the batch ends
-  // Opens take a relay when they are submitted and give it back when they fail or their close completes.
   bool relay_free() const { return counters_.streams_now < capacity_; }
-  void relay_freed();
-  void close_given_up();
   void start_waiting();
-  void device_lost(int code);
+  void feed_starved();
   void end_quiet_streams();
   void log(LogLevel level, const std::string& text) const {
     if (options_.log) options_.log(level, text);
   }
 
-  AsioClock clock_;
-  CommandPort& port_;
-  const PortTraits traits_;
-  const DialectOptions options_;
+  const DialectV1Options options_;
+  CommandsV1 commands_;  // destroyed after the streams that use it
+  const Shared shared_;
   const unsigned capacity_;  // streams at a time: what the drive has, and the port can keep reads waiting for
-  BufferPool pages_;
   std::unordered_map<uint64_t, std::unique_ptr<StreamV1>> streams_;
   uint64_t next_id_ = 1;
+  uint64_t shortages_ = 0;
   unsigned closing_ = 0;           // relays that a close is on its way to free
   std::deque<uint64_t> waiting_;   // opens held back until such a relay is free
   std::vector<uint64_t> changed_;  // streams to tell when the batch ends
   std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
-  std::vector<std::unique_ptr<CommandV1>>
-      commands_;  // every one ever made: as many as were in flight at once
-  std::vector<CommandV1*> free_commands_;
+  std::vector<uint64_t> starved_;  // streams whose reads find no room
   std::unique_ptr<Clock::Timer> quiet_timer_;
   bool lost_ = false;  // the controller is gone for good
 };

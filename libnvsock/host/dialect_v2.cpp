@@ -2,11 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 #include <utility>
-
-#include "libnvsock/host/listener_v2.hpp"
-#include "libnvsock/host/stream_v2.hpp"
 
 namespace nvsock {
 namespace {
@@ -19,6 +15,7 @@ constexpr size_t most_asking = 64;
 
 constexpr size_t kept_pages = 1024;  // 4 MiB
 
+// 0: the drive carries none.
 size_t largest_datagram(const relay_v2::Capabilities& drive) {
   if ((drive.features & relay_v2::feature::datagrams) == 0) return 0;
   return std::min<size_t>(relay_v2::max_datagram,
@@ -27,27 +24,23 @@ size_t largest_datagram(const relay_v2::Capabilities& drive) {
 
 }  // namespace
 
-relay_v2::Family family_of(const Endpoint& where) {
-  switch (where.kind) {
-    case Endpoint::Kind::ipv4:
-      return relay_v2::Family::ipv4;
-    case Endpoint::Kind::ipv6:
-      return relay_v2::Family::ipv6;
-    case Endpoint::Kind::name:
-      break;
-  }
-  return relay_v2::Family::any;
-}
-
 DialectV2::DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
                      DialectV2Options options)
-    : clock_(clock),
-      port_(port),
+    : port_(port),
       options_(std::move(options)),
       max_streams_(capabilities.max_streams),
       features_(capabilities.features),
-      largest_datagram_(nvsock::largest_datagram(capabilities)),
       pages_(page_size, kept_pages),
+      shared_{.owner = *this,
+              .clock = clock,
+              .pages = pages_,
+              .counters = counters_,
+              .log = options_.log,
+              .connect_timeout = options_.connect_timeout,
+              .drain_timeout = options_.drain_timeout,
+              .window = options_.window,
+              .largest_window = options_.largest_window,
+              .largest_datagram = largest_datagram(capabilities)},
       session_(std::make_unique<SessionV2>(clock, port, capabilities, options_.session,
                                            static_cast<SessionV2::Owner&>(*this))) {
   port_.attach(this);
@@ -61,27 +54,29 @@ DialectV2::~DialectV2() {
   if (!port_.stop() && !session_->quiet()) static_cast<void>(session_.release());
 }
 
-Result<bool> DialectV2::room_for_one(const std::string& failed) const {
+Result<void> DialectV2::room_for_one(const std::string& failed) const {
   if (streams_.size() + listeners_.size() >= max_streams_) {
     return Error{ENFILE,
                  failed + ": all " + std::to_string(max_streams_) + " streams of the drive are in use"};
   }
   if (session_->out_of_reach()) return Error{ENODEV, failed + ": the drive does not answer"};
-  return true;
+  return {};
 }
 
 Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
-  if (endpoint.type == SocketType::datagram && largest_datagram_ == 0) {
+  if (endpoint.type == SocketType::datagram && shared_.largest_datagram == 0) {
     return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
   }
-  if (const Result<bool> room = room_for_one("cannot connect to " + endpoint.text()); !room)
+  if (const Result<void> room = room_for_one("cannot connect to " + endpoint.text()); !room)
     return room.error();
-  const uint32_t number = std::exchange(next_number_, next_number_ + 2);
+  const uint32_t number = take_number();
   StreamV2& stream =
-      *streams_.emplace(number, std::make_unique<StreamV2>(*this, number, endpoint, observer)).first->second;
+      *streams_.emplace(number, std::make_unique<StreamV2>(shared_, number, endpoint, observer))
+           .first->second;
   counters_.streams_now = static_cast<unsigned>(streams_.size());
   StreamHandle handle(&stream);
-  stream.want_to_send();
+  list_ready(stream);
+  send_ready();
   return handle;
 }
 
@@ -89,10 +84,13 @@ Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog
                                          ListenerObserver* observer) {
   assert(backlog >= 1 && backlog <= max_backlog);
   if ((features_ & relay_v2::feature::listeners) == 0) return Dialect::listen(where, backlog, observer);
-  const Result<bool> room = room_for_one("cannot listen at " + where.text() + " inside the drive");
+  const Result<void> room = room_for_one("cannot listen at " + where.text() + " inside the drive");
   if (!room) return room.error();
   ListenerHandle handle(
-      listeners_.emplace_back(std::make_unique<ListenerV2>(*this, where, backlog, observer)).get());
+      listeners_
+          .emplace_back(std::make_unique<ListenerV2>(static_cast<ListenerOwnerV2&>(*this), shared_.clock,
+                                                     where, backlog, observer))
+          .get());
   session_->pump();
   return handle;
 }
@@ -107,8 +105,8 @@ bool DialectV2::ask_counters(std::function<void(const DriveCounters&)> told) {
 }
 
 bool DialectV2::drained() const {
-  const bool listeners_gone = std::ranges::none_of(
-      listeners_, [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
+  const bool listeners_gone =
+      std::ranges::none_of(listeners_, [](const auto& listener) { return listener->released(); });
   return streams_.empty() && listeners_gone && session_->all_sent();
 }
 
@@ -143,19 +141,14 @@ void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>&
     const auto emitted = stream->emit(batch, sent, ready_.size() == 1 ? relay_v2::max_batch : quantum);
     if (emitted == StreamV2::Emitted::none) return;
     ready_.pop_front();
-    stream->ready_ = emitted == StreamV2::Emitted::more;
-    if (stream->ready_) ready_.push_back(stream->key());
+    stream->listed.ready = emitted == StreamV2::Emitted::more;
+    if (stream->listed.ready) ready_.push_back(stream->key());
   }
 }
 
 void DialectV2::on_sent(const SessionV2::Sent& sent) {
   counters_.bytes_sent += sent.bytes;
-  StreamV2* stream = find_number(sent.stream);
-  if (stream == nullptr) return;
-  stream->unsent_ -=
-      std::min<size_t>(stream->unsent_, sent.bytes + sent.overhead);  // none is left when the stream broke
-  stream->bytes_sent_ += sent.bytes;
-  changed(*stream);
+  if (StreamV2* stream = find_number(sent.stream)) stream->on_sent(sent);
 }
 
 bool DialectV2::on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) {
@@ -184,12 +177,12 @@ bool DialectV2::on_accepted(const relay_v2::Frame& frame) {
       *streams_
            .emplace(id,
                     std::make_unique<StreamV2>(
-                        *this, id, frame.stream, endpoint_of(accepted.addresses.peer),
+                        shared_, id, frame.stream, endpoint_of(accepted.addresses.peer),
                         Stream::Addresses{.local = accepted.addresses.local, .peer = accepted.addresses.peer},
                         frame.value))
            .first->second;
   counters_.streams_now = static_cast<unsigned>(streams_.size());
-  changed(stream);  // it owes the drive its first credit
+  list_changed(stream);  // it owes the drive its first credit
   news_.push_back({.listener = accepted.listener, .stream = id});
   return true;
 }
@@ -199,17 +192,14 @@ void DialectV2::tell_listeners() {
     const News news = news_.front();
     news_.pop_front();
     ListenerV2* listener = find_listener(news.listener);
-    if (listener != nullptr && listener->phase_ == ListenerV2::Phase::released) listener = nullptr;
     if (news.stream != 0) {
       StreamHandle stream(find(news.stream));
-      if (listener != nullptr) listener->observer_->on_accepted(*listener, stream);
+      if (listener != nullptr) listener->tell_accepted(stream);
       if (stream) stream->abort(ECONNREFUSED);
     } else if (listener != nullptr && news.error != 0) {
-      listener->observer_->on_listen_failed(
-          *listener, {news.error, "cannot listen at " + listener->where().text() +
-                                      " inside the drive: " + std::strerror(news.error)});
+      listener->tell_failed(news.error);
     } else if (listener != nullptr) {
-      listener->observer_->on_listening(*listener, news.address);
+      listener->tell_listening(news.address);
     }
   }
 }
@@ -221,28 +211,18 @@ void DialectV2::tell_counters() {
 
 // A stream whose OPEN was never sent was not in the session: it leaves with the next one.
 void DialectV2::on_session_lost(int error) {
-  const auto stays = [error](const StreamV2* stream) {
-    return stream != nullptr && stream->phase_ == StreamV2::Phase::unsent && error == ECONNRESET;
-  };
-  std::erase_if(ready_, [&](uint64_t id) { return !stays(find(id)); });
-  for (auto& [number, stream] : streams_) {
-    if (stays(stream.get())) continue;
-    stream->ready_ = false;
-    if (error == ECONNRESET && stream->is_datagram() && !stream->released_ &&
-        stream->state() == Stream::State::established) {
-      stream->drop_queued();
-      stream->fall_asleep();
-      changed(*stream);
-    } else {
-      stream->break_off(error);
-    }
+  for (auto& [key, stream] : streams_) {
+    if (!stream->outlives_session(error)) stream->listed.ready = false;
   }
+  std::erase_if(ready_, [this](uint64_t key) {
+    const StreamV2* stream = find(key);
+    return stream == nullptr || !stream->listed.ready;
+  });
   drive_counters_.reset();
   counters_due_ = false;
   counters_came_ = true;
   accepted_before_ += std::exchange(last_accepted_, 0);
-  std::erase_if(listeners_,
-                [](const auto& listener) { return listener->phase_ == ListenerV2::Phase::released; });
+  std::erase_if(listeners_, [](const auto& listener) { return listener->released(); });
   for (const auto& listener : listeners_) listener->on_session_lost(error);
   on_batch_end();
 }
@@ -273,28 +253,49 @@ StreamV2* DialectV2::find(uint64_t id) const {
 
 ListenerV2* DialectV2::find_listener(uint32_t number) const {
   const auto found =
-      std::ranges::find_if(listeners_, [&](const auto& listener) { return listener->number_ == number; });
+      std::ranges::find_if(listeners_, [&](const auto& listener) { return listener->number() == number; });
   return found == listeners_.end() ? nullptr : found->get();
 }
 
-void DialectV2::make_ready(StreamV2& stream) {
-  if (std::exchange(stream.ready_, true)) return;
-  ready_.push_back(stream.key());
+void DialectV2::list_ready(StreamV2& stream) {
+  if (!std::exchange(stream.listed.ready, true)) ready_.push_back(stream.key());
 }
 
-void DialectV2::changed(StreamV2& stream) {
-  if (std::exchange(stream.changed_, true)) return;
-  changed_.push_back(stream.key());
+void DialectV2::list_ready(ListenerV2& listener) {
+  ready_.push_back(listener.number());
+}
+
+// While streams are told of a batch, what comes of it leaves together, when all have been told.
+void DialectV2::send_ready() {
+  if (telling_.empty()) session_->pump();
+}
+
+void DialectV2::list_changed(StreamV2& stream) {
+  if (!std::exchange(stream.listed.changed, true)) changed_.push_back(stream.key());
+}
+
+void DialectV2::list_listening(ListenerV2& listener, const sockaddr_storage& address) {
+  news_.push_back({.listener = listener.number(), .address = address});
+}
+
+void DialectV2::list_failed(ListenerV2& listener, int error) {
+  news_.push_back({.listener = listener.number(), .error = error});
+}
+
+uint32_t DialectV2::take_number() {
+  return std::exchange(next_number_, next_number_ + 2);
 }
 
 // For another flow: a number is never used again.
-void DialectV2::renumber(StreamV2& stream) {
-  auto node = streams_.extract(stream.number_);
-  stream.number_ = std::exchange(next_number_, next_number_ + 2);
-  node.key() = stream.number_;
+uint32_t DialectV2::renumber(StreamV2& stream) {
+  const uint32_t number = take_number();
+  auto node = streams_.extract(stream.key());
+  node.key() = number;
   streams_.insert(std::move(node));
-  stream.ready_ = false;  // the lists hold the number it had
-  if (std::exchange(stream.changed_, false)) changed(stream);
+  // The lines hold the number it had.
+  stream.listed.ready = false;
+  if (stream.listed.changed) changed_.push_back(number);
+  return number;
 }
 
 void DialectV2::destroy(StreamV2& stream) {
@@ -315,13 +316,9 @@ void DialectV2::on_batch_end() {
     for (const uint64_t id : telling_) {
       StreamV2* stream = find(id);
       if (stream == nullptr) continue;
-      stream->changed_ = false;
-      if (stream->has_output()) make_ready(*stream);
-      if (!stream->released_) {
-        stream->notify();  // may release it
-      } else if (stream->phase_ == StreamV2::Phase::closed) {
-        destroy(*stream);
-      }
+      stream->listed.changed = false;
+      if (stream->has_output()) list_ready(*stream);
+      stream->done() ? destroy(*stream) : stream->tell();  // which may release it
     }
     telling_.clear();
   }

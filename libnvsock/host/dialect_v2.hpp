@@ -4,6 +4,12 @@
 // Streams that have something to send stand in one line; each batch takes from them in turn, a bounded part
 // of each, so that no stream waits for another one's bulk. What a batch carries is decided when a command is
 // free to take it: under load many small writes share one command, when idle each leaves at once.
+//
+// Between the session and the streams this is the post office: it gives numbers, keeps the line, hands each
+// frame to whom it is addressed, and tells programs of a batch when all of it was delivered. What a frame
+// means is known to stream_v2 and listener_v2, which know the dialect as their owner only.
+//
+// Threads: event loop only. No call blocks.
 #pragma once
 
 #include <deque>
@@ -12,15 +18,11 @@
 #include <vector>
 
 #include "libnvsock/host/dialect.hpp"
+#include "libnvsock/host/listener_v2.hpp"
 #include "libnvsock/host/session_v2.hpp"
+#include "libnvsock/host/stream_v2.hpp"
 
 namespace nvsock {
-
-class ListenerV2;
-class StreamV2;
-
-// What the drive is asked for; any for a name.
-relay_v2::Family family_of(const Endpoint& where);
 
 struct DialectV2Options {
   std::chrono::seconds connect_timeout{130};
@@ -32,7 +34,10 @@ struct DialectV2Options {
   Log log;
 };
 
-class DialectV2 final : public Dialect, private SessionV2::Owner {
+class DialectV2 final : public Dialect,
+                        private SessionV2::Owner,
+                        private StreamOwnerV2,
+                        private ListenerOwnerV2 {
  public:
   // Attaches at once; streams may be opened before the drive has answered.
   DialectV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
@@ -57,9 +62,6 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   const SessionV2& session() const { return *session_; }
 
  private:
-  friend class ListenerV2;
-  friend class StreamV2;
-
   // What a listener's observer is to be told when the batch ends.
   struct News {
     uint32_t listener = 0;
@@ -68,6 +70,7 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
     sockaddr_storage address{};  // neither: listening, here
   };
 
+  // --- of the session ---
   void fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) override;
   void on_sent(const SessionV2::Sent& sent) override;
   bool on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) override;
@@ -76,8 +79,21 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   void on_command(bool submitted) override;
   void on_link_message(const std::string& text) override;
 
+  // --- of streams and listeners ---
+  void list_ready(StreamV2& stream) override;
+  void list_ready(ListenerV2& listener) override;
+  void send_ready() override;
+  void list_changed(StreamV2& stream) override;
+  void settle() override { on_batch_end(); }
+  void list_listening(ListenerV2& listener, const sockaddr_storage& address) override;
+  void list_failed(ListenerV2& listener, int error) override;
+  uint32_t take_number() override;
+  uint32_t renumber(StreamV2& stream) override;
+  void destroy(StreamV2& stream) override;
+  void destroy(ListenerV2& listener) override;
+
   // May one more stream or listener begin? If not, the error's sentence begins with `failed`.
-  Result<bool> room_for_one(const std::string& failed) const;
+  Result<void> room_for_one(const std::string& failed) const;
   StreamV2* find(uint64_t id) const;
   StreamV2* find_number(uint32_t number) const { return find(id_of(number)); }
   // Numbers of the drive's start over with each session, but streams of an old one may still be held.
@@ -86,23 +102,16 @@ class DialectV2 final : public Dialect, private SessionV2::Owner {
   bool on_accepted(const relay_v2::Frame& frame);
   void tell_listeners();
   void tell_counters();
-  void make_ready(StreamV2& stream);
-  void changed(StreamV2& stream);
-  void renumber(StreamV2& stream);
-  size_t largest_datagram() const { return largest_datagram_; }
-  void destroy(StreamV2& stream);
-  void destroy(ListenerV2& listener);
   void log(LogLevel level, const std::string& text) const {
     if (options_.log) options_.log(level, text);
   }
 
-  Clock& clock_;
   CommandPort& port_;
   const DialectV2Options options_;
   const uint32_t max_streams_;
   const uint32_t features_;
-  const size_t largest_datagram_;  // that fits into a batch; 0: the drive carries none
   BufferPool pages_;
+  const Shared shared_;
   std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;  // by key
   std::vector<std::unique_ptr<ListenerV2>> listeners_;
   uint32_t next_number_ = 1;       // odd, never used again in a session

@@ -8,7 +8,7 @@
 // bytes, or the drive has lost its state and the owner is told. Commands still with the drive meanwhile are
 // left alone; whenever they complete, they count.
 //
-// Threads: event loop only.
+// Threads: event loop only. No call blocks. Only the owner calls in, and the commands of the port.
 #pragma once
 
 #include <array>
@@ -83,11 +83,20 @@ class SessionV2 {
   bool quiet() const { return in_flight_ == 0; }
 
  private:
+  // In every one of them, commands submitted before may still be with the drive, and count when they
+  // complete.
   enum class Link : uint8_t {
-    down,       // before start() and after detach()
-    attaching,  // control_ is an attach; nothing else is submitted
-    live,       // tx and rx flow
-    probing,    // control_ asks for capabilities, or waits to ask again
+    // By the constructor, and by detach() once everything is sent, for good. Nothing is submitted.
+    down,
+    // By attach(), from start() or when the drive was heard of again. control_ is an attach, which resumes
+    // the
+    // session if resumable_; nothing else is submitted. handle_ is not to be used.
+    attaching,
+    // By on_attached(). handle_ is valid; tx and rx flow.
+    live,
+    // By suspect() and lose(). control_ asks for capabilities, or retry_ waits to ask again, and nothing else
+    // is submitted. After lose() handle_ is 0 and every slot empty or with the drive.
+    probing,
   };
 
   struct Slot;
@@ -98,10 +107,16 @@ class SessionV2 {
   };
   struct Slot {
     enum class State : uint8_t {
+      // The command and its buffer are ours, and mean nothing.
       free,
-      waiting,  // has a sequence, and for tx a batch; to be submitted when the link is live
+      // Has a sequence, and for tx a batch, which must not change any more: it may have been to the drive
+      // before. To be submitted when the link is live.
+      waiting,
+      // The drive has the command and writes or reads the buffer. With sequence 0 it is of a session that was
+      // lost: its completion frees the slot and does nothing else.
       in_flight,
-      arrived,  // rx: the batch is here, older ones are not
+      // rx, by on_rx(): the batch is here, older ones are not. It is not asked for again.
+      arrived,
     };
     SlotCommand command;
     State state = State::free;

@@ -30,28 +30,27 @@ bool device_is_gone(int error) {
 
 }  // namespace
 
-StreamV1::StreamV1(DialectV1& dialect, uint64_t id, const Endpoint& peer, StreamObserver* observer)
-    : Stream(id, peer, observer), dialect_(dialect), timer_(dialect.clock_.make_timer()) {
-  arm(dialect_.options_.connect_timeout, &StreamV1::connect_expired);
+StreamV1::StreamV1(const StreamOwnerV1::Shared& shared, uint64_t id, const Endpoint& peer,
+                   StreamObserver* observer)
+    : Stream(id, peer, observer), shared_(shared), timer_(shared.clock.make_timer()) {
+  arm(shared_.connect_timeout, &StreamV1::connect_expired);
 }
 
-CommandV1& StreamV1::make_command(CommandV1::Kind kind) {
+void StreamV1::submit(CommandV1& command) {
   ++in_flight_;
-  return dialect_.make_command(id_, kind);
+  shared_.commands.submit(command);
 }
 
 // --- opening ---
 
 void StreamV1::start_open() {
   phase_ = Phase::opening;
-  opening_since_ = dialect_.clock_.now();
-  ++dialect_.counters_.opens;
-  ++dialect_.counters_.streams_now;
-  CommandV1& command = make_command(CommandV1::Kind::open);
-  command.cdw10 = relay_v1::function::open;
-  relay_v1::encode_open(command.data, peer_.host, std::to_string(peer_.port));
-  dialect_.submit(command);
-  dialect_.port_.ring();
+  opening_since_ = shared_.clock.now();
+  ++shared_.counters.opens;
+  shortages_before_ = owner().shortages();
+  owner().relay_taken();
+  submit(shared_.commands.make_open(id_, peer_));
+  shared_.commands.ring();
 }
 
 void StreamV1::on_open_done(CommandV1& command) {
@@ -69,75 +68,69 @@ void StreamV1::on_open_done(CommandV1& command) {
   }
 
   phase_ = Phase::closed;
-  ++dialect_.counters_.open_failures;
+  ++shared_.counters.open_failures;
   int code = completion.error != 0 ? completion.error : status::errno_of(completion.status);
   std::string why;
   if (code == 0) {
     why = " (status " + hex_status(completion.status) + ", which names no cause)";
-    if (dialect_.counters_.streams_now > dialect_.options_.relays) {
+    if (owner().shortages() > shortages_before_) {
       code = ENFILE;
-      why += "; all " + std::to_string(dialect_.options_.relays) + " relays of the drive are in use";
+      why += "; all " + std::to_string(shared_.relays) + " relays of the drive are in use";
     } else {
-      code = dialect_.clock_.now() - opening_since_ > silence ? ETIMEDOUT : ECONNREFUSED;
+      code = shared_.clock.now() - opening_since_ > silence ? ETIMEDOUT : ECONNREFUSED;
     }
   }
-  dialect_.log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(code) + why);
-  dialect_.relay_freed();
-  if (device_is_gone(completion.error)) dialect_.device_lost(completion.error);
+  log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(code) + why);
+  owner().relay_freed();
+  if (device_is_gone(completion.error)) owner().drive_gone(completion.error);
   if (state_ == State::connecting) fail(code);
 }
 
 void StreamV1::connect_expired() {
   if (state_ != State::connecting) return;  // it failed before
-  dialect_.log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
-                                   std::to_string(dialect_.options_.connect_timeout.count()) + " s");
-  break_off(ETIMEDOUT);
-  notify();
+  log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
+                          std::to_string(shared_.connect_timeout.count()) + " s");
+  end(ETIMEDOUT);
+  owner().settle();
 }
 
 // --- moving bytes ---
 
 void StreamV1::fetch() {
   if (phase_ != Phase::open || receive_ended_) return;
-  const unsigned wanted = std::min(reads_wanted_, dialect_.traits_.max_reads_per_stream);
+  const unsigned wanted = std::min(reads_wanted_, shared_.commands.traits().max_reads_per_stream);
   const unsigned before = reads_;
   // Counted in pages, not bytes: a read of one byte keeps a page as well.
   while (reads_ < wanted && received_.slices() + reads_ < receive_pages) {
-    CommandV1& command = make_command(CommandV1::Kind::read);
-    command.cdw10 = relay_v1::function::comm;
-    command.cdw11 = relay_v1::comm_read;
-    command.cdw13 = descriptor_;
-    command.may_block = true;
+    if (!shared_.commands.room_for_read()) {
+      owner().list_starved(*this);
+      break;
+    }
+    CommandV1& command = shared_.commands.make_read(id_, descriptor_);
     (oldest_read_ == nullptr ? oldest_read_ : newest_read_->newer) = &command;
     newest_read_ = &command;
     ++reads_;
-    dialect_.submit(command);
+    submit(command);
   }
   if (reads_ == before) return;
-  heard_ = dialect_.clock_.now();
-  dialect_.port_.ring();
+  heard_ = shared_.clock.now();
+  shared_.commands.ring();
 }
 
 void StreamV1::send_queued() {
   if (phase_ != Phase::open) return;
-  const unsigned limit = dialect_.traits_.ordered ? most_writes : 1;
+  const unsigned limit = shared_.commands.traits().ordered ? most_writes : 1;
   bool any = false;
   while (!queued_.empty() && writes_ < limit) {
-    CommandV1& command = make_command(CommandV1::Kind::write);
     const Slice& front = queued_.front();
     const uint32_t size = std::min(front.size, relay_v1::max_write);
-    command.slice = {front.buffer, front.data, size};
-    command.data = const_cast<uint8_t*>(front.data);
-    command.cdw10 = relay_v1::function::comm;
-    command.cdw11 = relay_v1::comm_write;
-    command.cdw12 = size;
-    command.cdw13 = descriptor_;
+    CommandV1& command = shared_.commands.make_write(id_, descriptor_, {front.buffer, front.data, size});
     queued_.consume_front(size);
     ++writes_;
-    dialect_.submit(command);
+    submit(command);
     any = true;
   }
-  if (any) dialect_.port_.ring();
+  if (any) shared_.commands.ring();
 }
 
 void StreamV1::on_done(CommandV1& command) {
@@ -145,7 +138,7 @@ void StreamV1::on_done(CommandV1& command) {
   switch (command.kind) {
     case CommandV1::Kind::open:
       on_open_done(command);
-      dialect_.recycle(command);
+      shared_.commands.recycle(command);
       break;
     case CommandV1::Kind::read:
       on_read_done(command);
@@ -153,18 +146,17 @@ void StreamV1::on_done(CommandV1& command) {
     case CommandV1::Kind::write:
       --writes_;
       on_write_done(command);
-      dialect_.recycle(command);
+      shared_.commands.recycle(command);
       break;
     case CommandV1::Kind::close:
       // Succeeds or names a descriptor the drive no longer knows: either way the relay is free.
       close_pending_ = false;
-      --dialect_.closing_;
-      dialect_.relay_freed();
-      dialect_.recycle(command);
+      owner().close_done();
+      shared_.commands.recycle(command);
       break;
   }
   on_commands_gone();
-  dialect_.changed(*this);
+  owner().list_changed(*this);
 }
 
 void StreamV1::on_read_done(CommandV1& command) {
@@ -174,7 +166,7 @@ void StreamV1::on_read_done(CommandV1& command) {
     oldest_read_ = oldest.newer;
     --reads_;
     deliver(oldest);
-    dialect_.recycle(oldest);
+    shared_.commands.recycle(oldest);
   }
 }
 
@@ -182,14 +174,14 @@ void StreamV1::deliver(CommandV1& command) {
   if (phase_ != Phase::open || broken_) return;  // the end of the relay, not of the stream
   const Completion& completion = command.completion;
   if (!completion.ok()) {
-    if (device_is_gone(completion.error)) return dialect_.device_lost(completion.error);
+    if (device_is_gone(completion.error)) return owner().drive_gone(completion.error);
     const int named = completion.error == 0 ? status::errno_of(completion.status) : 0;
     return break_off(named != 0 ? named : ECONNRESET);
   }
   const uint32_t size = relay_v1::load_u32(command.data);
   if (size > relay_v1::max_read) {
-    dialect_.log(LogLevel::error, "the drive answered a read with the length " + std::to_string(size) +
-                                      ", more than " + std::to_string(relay_v1::max_read));
+    log(LogLevel::error, "the drive answered a read with the length " + std::to_string(size) +
+                             ", more than " + std::to_string(relay_v1::max_read));
     return break_off(EPROTO);
   }
   if (size == 0) {
@@ -199,7 +191,7 @@ void StreamV1::deliver(CommandV1& command) {
   if (receive_ended_) return;  // shutdown_read(): what still comes is dropped, as TCP does
   ++filled_;
   bytes_received_ += size;
-  dialect_.counters_.bytes_received += size;
+  shared_.counters.bytes_received += size;
   const uint8_t* bytes = command.slice.data + relay_v1::read_header;
   received_.push({std::move(command.slice.buffer), bytes, size});
 }
@@ -208,19 +200,19 @@ void StreamV1::on_write_done(CommandV1& command) {
   const Completion& completion = command.completion;
   if (broken_) return;
   if (!completion.ok()) {
-    if (device_is_gone(completion.error)) return dialect_.device_lost(completion.error);
+    if (device_is_gone(completion.error)) return owner().drive_gone(completion.error);
     // As Linux has it: a reset after the peer's end is EPIPE, before it ECONNRESET (tcp_reset).
     const int named = completion.error == 0 ? status::errno_of(completion.status) : 0;
     return break_off(named != 0 ? named : receive_ended_ ? EPIPE : ECONNRESET);
   }
   unsent_ -= command.slice.size;
   bytes_sent_ += command.slice.size;
-  dialect_.counters_.bytes_sent += command.slice.size;
+  shared_.counters.bytes_sent += command.slice.size;
   send_queued();
   close_when_sent();
 }
 
-void StreamV1::on_batch_end() {
+void StreamV1::tell() {
   if (filled_ > 0) {
     if (reads_ == 0) {
       reads_wanted_ *= 2;
@@ -230,8 +222,7 @@ void StreamV1::on_batch_end() {
     reads_wanted_ = std::clamp(reads_wanted_, least_reads, receive_pages);
     filled_ = 0;
   }
-  if (!released_) return notify();  // may release the stream: nothing may follow
-  if (phase_ == Phase::closed) dialect_.destroy(*this);
+  notify();  // may release the stream: nothing may follow
 }
 
 // --- ending ---
@@ -242,12 +233,16 @@ void StreamV1::break_off(int code) {
   close_when_sent();
 }
 
+void StreamV1::end(int code) {
+  owner().list_changed(*this);
+  break_off(code);
+}
+
 void StreamV1::abort(int code) {
   if (broken_) return;
-  DialectV1& dialect = dialect_;
-  dialect.changed(*this);
-  break_off(code);  // may be the end of it
-  dialect.on_batch_end();
+  const StreamOwnerV1::Shared& shared = shared_;
+  end(code);  // may be the end of it
+  shared.owner.settle();
 }
 
 void StreamV1::release() {
@@ -257,11 +252,11 @@ void StreamV1::release() {
   switch (phase_) {
     case Phase::waiting:
     case Phase::closed:
-      return dialect_.destroy(*this);
+      return owner().destroy(*this);
     case Phase::opening:
-      return arm(dialect_.options_.connect_timeout, &StreamV1::abandon);
+      return arm(shared_.connect_timeout, &StreamV1::abandon);
     case Phase::open:
-      if (unsent_ > 0) arm(dialect_.options_.drain_timeout, &StreamV1::drain_expired);
+      if (unsent_ > 0) arm(shared_.drain_timeout, &StreamV1::drain_expired);
       return close_when_sent();
     case Phase::closing:
       return;
@@ -276,16 +271,15 @@ void StreamV1::close_when_sent() {
 void StreamV1::send_close() {
   phase_ = Phase::closing;
   close_pending_ = true;
-  ++dialect_.closing_;
-  ++in_flight_;
-  dialect_.submit(dialect_.make_close(id_, descriptor_));
+  owner().close_sent();
+  submit(shared_.commands.make_close(id_, descriptor_));
   arm(abandon_after, &StreamV1::abandon);
-  dialect_.port_.ring();
+  shared_.commands.ring();
 }
 
 void StreamV1::drain_expired() {
-  dialect_.log(LogLevel::warning, std::to_string(unsent_) + " bytes for " + peer_.text() +
-                                      " were not taken by the drive in time and are dropped");
+  log(LogLevel::warning, std::to_string(unsent_) + " bytes for " + peer_.text() +
+                             " were not taken by the drive in time and are dropped");
   queued_.clear();
   send_close();
 }
@@ -299,20 +293,20 @@ void StreamV1::abandon() {
   phase_ = Phase::closed;
   for (CommandV1* read = oldest_read_; read != nullptr;) {
     CommandV1* newer = read->newer;
-    if (read->arrived) dialect_.recycle(*read);  // held back for one that never came
+    if (read->arrived) shared_.commands.recycle(*read);  // held back for one that never came
     read = newer;
   }
   oldest_read_ = newest_read_ = nullptr;
-  dialect_.counters_.abandoned_now += in_flight_;
+  shared_.counters.abandoned_now += in_flight_;
   if (in_flight_ > 0) {
-    dialect_.log(LogLevel::warning, std::to_string(in_flight_) + " commands of the connection to " +
-                                        peer_.text() + " never completed; their memory stays with the drive");
+    log(LogLevel::warning, std::to_string(in_flight_) + " commands of the connection to " + peer_.text() +
+                               " never completed; their memory stays with the drive");
   }
   in_flight_ = 0;
-  DialectV1& dialect = dialect_;
+  const StreamOwnerV1::Shared& shared = shared_;
   const bool close_lost = std::exchange(close_pending_, false);
-  if (released_) dialect.destroy(*this);
-  if (close_lost) dialect.close_given_up();
+  if (released_) shared.owner.destroy(*this);
+  if (close_lost) shared.owner.close_given_up();
 }
 
 void StreamV1::arm(Clock::Duration after, void (StreamV1::*expired)()) {

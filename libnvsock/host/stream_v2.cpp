@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "libnvsock/host/target_v2.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -20,24 +22,25 @@ constexpr size_t largest_cost = relay_v2::max_datagram + relay_v2::datagram_cost
 
 }  // namespace
 
-StreamV2::StreamV2(DialectV2& dialect, uint32_t number, const Endpoint& peer, StreamObserver* observer)
+StreamV2::StreamV2(const StreamOwnerV2::Shared& shared, uint32_t number, const Endpoint& peer,
+                   StreamObserver* observer)
     : Stream(number, peer, observer),
-      dialect_(dialect),
       number_(number),
-      timer_(dialect.clock_.make_timer()),
-      window_(dialect.options_.window),
-      receive_credit_(window_) {
-  timer_->arm(dialect.options_.connect_timeout, [this] { connect_expired(); });
+      window_(shared.window),
+      receive_credit_(window_),
+      shared_(shared),
+      timer_(shared.clock.make_timer()) {
+  timer_->arm(shared.connect_timeout, [this] { connect_expired(); });
 }
 
-StreamV2::StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpoint& peer,
+StreamV2::StreamV2(const StreamOwnerV2::Shared& shared, uint64_t id, uint32_t number, const Endpoint& peer,
                    const Addresses& addresses, uint32_t credit)
     : Stream(id, peer, nullptr),
-      dialect_(dialect),
-      number_(number),
       phase_(Phase::open),
-      window_(dialect.options_.window),
-      send_credit_(credit) {  // the drive's credit is owed to it at once, which is the answer it waits for
+      number_(number),
+      window_(shared.window),
+      send_credit_(credit),
+      shared_(shared) {  // the drive's credit is owed to it at once, which is the answer it waits for
   state_ = State::established;
   addresses_ = std::make_unique<Addresses>(addresses);
 }
@@ -47,9 +50,8 @@ StreamV2::StreamV2(DialectV2& dialect, uint64_t id, uint32_t number, const Endpo
 void StreamV2::want_to_send() {
   if (phase_ == Phase::asleep && has_queued()) wake_up();
   if (!has_output()) return;
-  dialect_.make_ready(*this);
-  // While streams are told of a batch, what comes of it leaves together, when all have been told.
-  if (dialect_.telling_.empty()) dialect_.session_->pump();  // may end the stream: nothing may follow
+  owner().list_ready(*this);
+  owner().send_ready();  // may be the end of it
 }
 
 uint32_t StreamV2::unreturned() const {
@@ -100,7 +102,7 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
     if (!batch.fits(0)) return Emitted::none;
     // A reader that takes everything is worth more read-ahead: the service sends in longer runs.
     if (received_.empty() && bytes_received_ > 0)
-      window_ = std::max(window_, std::min(2 * window_, dialect_.options_.largest_window));
+      window_ = std::max(window_, std::min(2 * window_, shared_.largest_window));
     const uint32_t credit = unreturned();
     batch.append(FrameType::window, number_, credit, 0);
     receive_credit_ += credit;
@@ -117,7 +119,7 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
     // Behind everything accepted: the drive delivers what it holds and closes.
     batch.append(FrameType::reset, number_, reset_with_, 0);
     phase_ = Phase::closed;
-    dialect_.changed(*this);
+    owner().list_changed(*this);
   } else {
     batch.append(FrameType::fin, number_, 0, 0);
     fin_sent_ = true;
@@ -127,15 +129,11 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
 }
 
 StreamV2::Emitted StreamV2::emit_open(relay_v2::BatchWriter& batch) {
-  const relay_v2::Target target{
-      .type = is_datagram() ? relay_v2::SocketType::datagram : relay_v2::SocketType::stream,
-      .family = family_of(peer_),
-      .port = peer_.port,
-      .node = peer_.host};
+  const relay_v2::Target target = target_of(peer_);
   if (!batch.fits(encoded_size(target))) return Emitted::none;
   encode(target, batch.append(FrameType::open, number_, receive_credit_, encoded_size(target)));
   phase_ = Phase::opening;
-  ++dialect_.counters_.opens;
+  ++shared_.counters.opens;
   return Emitted::all;
 }
 
@@ -178,6 +176,12 @@ bool StreamV2::emit_datagrams(relay_v2::BatchWriter& batch, std::vector<SessionV
   return full;
 }
 
+void StreamV2::on_sent(const SessionV2::Sent& sent) {
+  unsent_ -= std::min<size_t>(unsent_, sent.bytes + sent.overhead);  // none is left when the stream broke
+  bytes_sent_ += sent.bytes;
+  owner().list_changed(*this);
+}
+
 // --- receiving ---
 
 void StreamV2::on_room_to_receive() {
@@ -189,7 +193,7 @@ bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
   if (phase_ == Phase::unsent || phase_ == Phase::asleep) return false;
   if (phase_ == Phase::opening && frame.type != FrameType::opened && frame.type != FrameType::reset)
     return false;
-  dialect_.changed(*this);
+  owner().list_changed(*this);
   switch (frame.type) {
     case FrameType::opened:
       if (phase_ != Phase::opening) return false;
@@ -202,7 +206,7 @@ bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
     case FrameType::window:
       if (frame.value > relay_v2::max_window - send_credit_) return false;
       send_credit_ += frame.value;
-      if (has_output()) dialect_.make_ready(*this);
+      if (has_output()) owner().list_ready(*this);
       return true;
     case FrameType::fin:
       if (fin_came_ || is_datagram()) return false;
@@ -220,13 +224,13 @@ bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
 void StreamV2::on_opened(const Frame& frame) {
   phase_ = Phase::open;
   send_credit_ = frame.value;
-  if (has_output()) dialect_.make_ready(*this);
+  if (has_output()) owner().list_ready(*this);
   if (released_ || state_ == State::failed) return;  // given up meanwhile
   timer_.reset();
   state_ = State::established;
   if (datagrams_) {
     const size_t sendable = send_credit_ < datagram_cost ? 0 : send_credit_ - datagram_cost;
-    datagrams_->largest = std::min(dialect_.largest_datagram(), sendable);
+    datagrams_->largest = std::min(shared_.largest_datagram, sendable);
   }
   const relay_v2::Opened opened = relay_v2::parse_opened(frame.payload);
   if (opened.local.ss_family != AF_UNSPEC && opened.peer.ss_family != AF_UNSPEC) {
@@ -239,9 +243,9 @@ bool StreamV2::on_data(const Frame& frame, const BufferRef& buffer) {
   if (fin_came_ || size > receive_credit_) return false;
   receive_credit_ -= size;
   bytes_received_ += size;
-  dialect_.counters_.bytes_received += size;
+  shared_.counters.bytes_received += size;
   if (released_ || receive_ended_) {  // nobody wants it; the credit goes back, so that the rest keeps moving
-    if (has_output()) dialect_.make_ready(*this);
+    if (has_output()) owner().list_ready(*this);
     return true;
   }
   if (size >= by_reference_from) {
@@ -257,9 +261,9 @@ bool StreamV2::on_datagram(const Frame& frame, const BufferRef& buffer) {
   if (size + datagram_cost > receive_credit_) return false;
   receive_credit_ -= static_cast<uint32_t>(size + datagram_cost);
   bytes_received_ += size;
-  dialect_.counters_.bytes_received += size;
+  shared_.counters.bytes_received += size;
   if (released_ || receive_ended_) {
-    if (has_output()) dialect_.make_ready(*this);
+    if (has_output()) owner().list_ready(*this);
     return true;
   }
   ++datagrams_->arrived;
@@ -274,10 +278,9 @@ bool StreamV2::on_datagram(const Frame& frame, const BufferRef& buffer) {
 
 void StreamV2::on_reset(uint32_t error) {
   const bool opening = phase_ == Phase::opening;
-  if (opening) ++dialect_.counters_.open_failures;
+  if (opening) ++shared_.counters.open_failures;
   if (opening && state_ == State::connecting) {
-    dialect_.log(LogLevel::info,
-                 "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
+    log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
   }
   if (error == 0 && !opening) {
     phase_ = Phase::closed;
@@ -303,7 +306,7 @@ void StreamV2::on_flow_reset(uint32_t error) {
   if (phase_ == Phase::open && error != 0) return on_reset(error);
   if (phase_ == Phase::opening) {
     // The flow could not be opened again. The next datagram may have more luck, as one of a socket would.
-    ++dialect_.counters_.open_failures;
+    ++shared_.counters.open_failures;
     error_ = error == 0 ? ECONNREFUSED : static_cast<int>(error);
     drop_queued();
   }
@@ -321,16 +324,28 @@ void StreamV2::wake_up() {
   phase_ = Phase::unsent;
   unsent_ = queued_.bytes() + datagrams_->queued.size() * datagram_cost;
   receive_credit_ = window_ - unread();
-  dialect_.renumber(*this);
+  number_ = owner().renumber(*this);
 }
 
 // --- ending ---
+
+bool StreamV2::outlives_session(int error) {
+  if (phase_ == Phase::unsent && error == ECONNRESET) return true;
+  if (error == ECONNRESET && is_datagram() && !released_ && state_ == State::established) {
+    drop_queued();
+    fall_asleep();
+    owner().list_changed(*this);
+  } else {
+    break_off(error);
+  }
+  return false;
+}
 
 void StreamV2::break_off(int error) {
   phase_ = Phase::closed;
   timer_.reset();
   if (!broken_) fail(error);
-  dialect_.changed(*this);
+  owner().list_changed(*this);
 }
 
 void StreamV2::release() {
@@ -340,10 +355,10 @@ void StreamV2::release() {
   if (datagrams_) datagrams_->received.clear();
   const bool flow_to_come = phase_ == Phase::unsent && has_queued();
   if ((phase_ == Phase::unsent && !flow_to_come) || phase_ == Phase::asleep || phase_ == Phase::closed)
-    return dialect_.destroy(*this);
+    return owner().destroy(*this);
   if (has_queued()) {
-    timer_ = dialect_.clock_.make_timer();
-    timer_->arm(dialect_.options_.drain_timeout, [this] { drain_expired(); });
+    timer_ = shared_.clock.make_timer();
+    timer_->arm(shared_.drain_timeout, [this] { drain_expired(); });
   }
   want_to_send();
 }
@@ -354,23 +369,22 @@ void StreamV2::abort(int code) {
   fail(code);
   if (phase_ == Phase::unsent) phase_ = Phase::closed;
   if (phase_ != Phase::closed) reset_with_ = static_cast<uint32_t>(code);
-  DialectV2& dialect = dialect_;
-  dialect.changed(*this);
-  dialect.on_batch_end();  // sends the RESET; may be the end of it
+  owner().list_changed(*this);
+  owner().settle();  // sends the RESET; may be the end of it
 }
 
 void StreamV2::connect_expired() {
-  dialect_.log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
-                                   std::to_string(dialect_.options_.connect_timeout.count()) + " s");
+  log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
+                          std::to_string(shared_.connect_timeout.count()) + " s");
   fail(ETIMEDOUT);  // the drive is told with the release
   notify();
 }
 
 void StreamV2::drain_expired() {
-  dialect_.log(LogLevel::warning, std::to_string(queued_.bytes()) + " bytes for " + peer_.text() +
-                                      " were not taken by the service in time and are dropped");
+  log(LogLevel::warning, std::to_string(queued_.bytes()) + " bytes for " + peer_.text() +
+                             " were not taken by the service in time and are dropped");
   drop_queued();
-  if (phase_ == Phase::unsent) return dialect_.destroy(*this);  // a flow that the drive never heard of
+  if (phase_ == Phase::unsent) return owner().destroy(*this);  // a flow that the drive never heard of
   reset_with_ = ECONNABORTED;  // the service shall not take what it has for all there was
   want_to_send();
 }

@@ -1,7 +1,9 @@
 // Names of places inside the drive: "127.0.0.1:22", "[::1]:80", "db.local:postgresql".
 //
-// Pure string work: no lookup of names, no input or output, safe on every thread. The only tables are those
-// of service names, read once from the host's services database.
+// Pure string work: no lookup of names, no input or output but that the service names are read once from the
+// host's services database.
+//
+// Threads: safe on every one.
 #pragma once
 
 #include <sys/socket.h>

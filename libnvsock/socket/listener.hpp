@@ -29,11 +29,13 @@ class Listener {
 
   const Endpoint& where() const { return where_; }  // as asked for
 
- protected:
-  friend struct ListenerCloser;
+  struct Closer {
+    void operator()(Listener* listener) const { listener->release(); }
+  };
 
+ protected:
   explicit Listener(Endpoint where) : where_(std::move(where)) {}
-  // The owner lets go: the drive listens no more. The dialect deletes the object.
+  // The handle is gone: the drive listens no more. The dialect deletes the object. Only Closer calls it.
   virtual void release() = 0;
 
   const Endpoint where_;
@@ -54,11 +56,7 @@ class ListenerObserver {
   ~ListenerObserver() = default;
 };
 
-struct ListenerCloser {
-  void operator()(Listener* listener) const { listener->release(); }
-};
-
 // Dropping the handle ends the listener. Streams it gave go on.
-using ListenerHandle = std::unique_ptr<Listener, ListenerCloser>;
+using ListenerHandle = std::unique_ptr<Listener, Listener::Closer>;
 
 }  // namespace nvsock

@@ -117,9 +117,11 @@ class Stream {
   uint64_t bytes_sent() const { return bytes_sent_; }
   uint64_t datagrams_received() const { return datagrams_ ? datagrams_->arrived : 0; }
 
- protected:
-  friend struct StreamCloser;
+  struct Closer {
+    void operator()(Stream* stream) const { stream->release(); }
+  };
 
+ protected:
   Stream(uint64_t id, Endpoint peer, StreamObserver* observer)
       : id_(id),
         peer_(std::move(peer)),
@@ -138,7 +140,8 @@ class Stream {
   virtual void on_room_to_receive() = 0;
   virtual void send_queued() = 0;
   virtual void on_shutdown() = 0;  // send_ended_ or receive_ended_ was set by the user
-  // The owner lets go: drain what was accepted, within a bound, then end. The dialect deletes the object.
+  // The handle is gone: drain what was accepted, within a bound, then end. The dialect deletes the object.
+  // Only Closer calls it.
   virtual void release() = 0;
   virtual BufferRef take_page() = 0;
 
@@ -166,12 +169,8 @@ class Stream {
   const std::unique_ptr<Datagrams> datagrams_;  // null: a byte stream
 };
 
-struct StreamCloser {
-  void operator()(Stream* stream) const { stream->release(); }
-};
-
 // Dropping the handle ends the connection: accepted bytes are still sent, in the background and within
 // the device's drain bound; the observer is not called again.
-using StreamHandle = std::unique_ptr<Stream, StreamCloser>;
+using StreamHandle = std::unique_ptr<Stream, Stream::Closer>;
 
 }  // namespace nvsock

@@ -2,6 +2,7 @@
 // or write where it must not, use a page the drive has, or deliver bytes that were not sent.
 //
 // Input: one byte of traits, then steps (see step()).
+#include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/host/dialect_v1.hpp"
 #include "tests/fuzz/held_port.hpp"
 #include "tests/fuzz/programs.hpp"
@@ -22,7 +23,7 @@ class Run final {
   explicit Run(Input input)
       : input_(input),
         port_(traits(input_), examine),
-        dialect_(loop_, port_, {.relays = 3, .log = {}}),
+        dialect_(clock_, port_, {.relays = 3, .log = {}}),
         programs_(input_, SIZE_MAX) {}
 
   void go() {
@@ -87,6 +88,7 @@ class Run final {
 
   Input input_;
   asio::io_context loop_;
+  AsioClock clock_{loop_};
   fuzz::HeldPort port_;
   DialectV1 dialect_;
   fuzz::Programs programs_;

@@ -12,6 +12,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
+// The connect timeout, and what the program itself waits before it looks.
+constexpr auto connect_bound = 131s;
+
 unsigned long long shown(uint64_t value) {
   return value;
 }
@@ -20,7 +23,7 @@ unsigned long long shown(uint64_t value) {
 
 Client::Client(VirtualClock& clock, Random random, Story& story, Dialect& dialect,
                const SimServices& services, BufferPool& buffers, uint16_t port, const Plan& plan,
-               Excuse excuse)
+               const Conditions& conditions)
     : clock_(clock),
       random_(random),
       story_(story),
@@ -29,7 +32,7 @@ Client::Client(VirtualClock& clock, Random random, Story& story, Dialect& dialec
       buffers_(buffers),
       port_(port),
       plan_(plan),
-      excuse_(std::move(excuse)) {}
+      conditions_(conditions) {}
 
 void Client::start() {
   opened_at_ = clock_.now();
@@ -39,15 +42,23 @@ void Client::start() {
   auto stream = dialect_.connect(endpoint, this);
   if (!stream) {
     const int code = stream.error().code;
-    if (code != ENFILE && !(code == ENODEV && link_failed())) {
+    if (!conditions_.explains_refusal(code))
       story_.violation("client %u: connect() says errno %d: %s", port_, code, stream.error().text.c_str());
+    if (conditions_.hopeless(code)) {
+      done_ = failed_ = true;
+      return story_.tell("client %u: gives up: %s", port_, stream.error().text.c_str());
     }
-    clock_.after(code == ENFILE ? 50ms : 1000ms, alive_, [this] { start(); });
-    return;
+    return try_again(code == ENFILE ? next_try_ : 1000ms);
   }
   story_.tell("client %u: connects, stream %llu", port_, shown((*stream)->id()));
   stream_ = std::move(*stream);
   begin();
+  if (stream_->state() != Stream::State::connecting)
+    on_stream_change(*stream_);  // it was told, but not of which
+}
+
+void Client::try_again(Clock::Duration after) {
+  clock_.after(after, alive_, [this] { start(); });
 }
 
 void Client::await_program(SimServices& services, bool faults) {
@@ -67,6 +78,7 @@ void Client::await_program(SimServices& services, bool faults) {
 
 void Client::accept(StreamHandle& stream) {
   awaits_ = false;
+  answered_ = true;
   story_.tell("client %u: is given stream %llu", port_, shown(stream->id()));
   stream_ = std::move(stream);
   stream_->observe(this);
@@ -80,6 +92,20 @@ void Client::begin() {
       if (stream_) release("has enough");
     });
   }
+  if (plan_.gives_up_after > 0s) look_for_reset();
+}
+
+void Client::look_for_reset() {
+  if (!stream_) return;
+  if (services_.record(port_).reset) {
+    failed_ = true;
+    return release("hears nothing more");
+  }
+  clock_.after(plan_.gives_up_after, alive_, [this] { look_for_reset(); });
+}
+
+bool Client::has_enough() const {
+  return plan_.end == Plan::End::enough && written_ == plan_.to_send && read_ == plan_.to_read;
 }
 
 std::string Client::state() const {
@@ -119,6 +145,10 @@ void Client::act() {
     if (stream.state() == Stream::State::connecting && stream.readable() > 0) {
       story_.violation("client %u: bytes before the connection", port_);
     }
+    if (stream.state() != Stream::State::connecting && !std::exchange(answered_, true) &&
+        clock_.now() - opened_at_ > connect_bound) {
+      story_.violation("client %u: was told of its connection too late", port_);
+    }
     if (stream.unsent() > Stream::send_limit)
       story_.violation("client %u: the send queue is beyond its bound", port_);
     if (stream.state() == Stream::State::failed) {
@@ -153,6 +183,10 @@ void Client::write_some() {
     return write_later();
   }
   if (left > 0) return;
+  if (plan_.end == Plan::End::enough) {
+    if (has_enough()) release("has written all and read enough");
+    return;
+  }
   if (plan_.end == Plan::End::both || plan_.end == Plan::End::any_time) {
     if (!stream.send_ended()) {
       story_.tell("client %u: ends its direction after %llu", port_, shown(written_));
@@ -183,6 +217,7 @@ void Client::read_some() {
     if (read_ > services_.record(port_).given)
       story_.violation("client %u: more bytes than the service gave", port_);
     stream.consume(size);
+    if (has_enough()) return release("has read enough");
     return read_later();
   }
   if (stream.broken()) return failed(stream.take_error());
@@ -212,6 +247,14 @@ void Client::read_later() {
 }
 
 void Client::failed(int error) {
+  const Conditions::Told told{port_, error, established_, clock_.now() - opened_at_};
+  if (error == ENFILE && !established_ && services_.record(port_).connects == 0 &&
+      conditions_.explains(told)) {
+    stream_.reset();
+    answered_ = false;
+    next_try_ = std::min(2 * next_try_, last_try);
+    return try_again(next_try_);
+  }
   failed_ = true;
   story_.tell("client %u: told errno %d after writing %llu and reading %llu", port_, error, shown(written_),
               shown(read_));
@@ -220,8 +263,7 @@ void Client::failed(int error) {
   const bool refused = script.connect_error != 0 && error == script.connect_error && !established_;
   const bool silent = !script.answers && error == ETIMEDOUT && !established_;
   const bool reset = record.reset && (error == ECONNRESET || error == EPIPE);
-  const bool link = link_failed() && (error == ECONNRESET || error == ETIMEDOUT || error == EPIPE);
-  if (!refused && !silent && !reset && !link) {
+  if (!refused && !silent && !reset && !conditions_.explains(told)) {
     story_.violation("client %u: told errno %d without a cause", port_, error);
   }
   release("was told an error");
@@ -259,7 +301,7 @@ void Client::check_delivery(bool dropped) {
     if (record.close_reset) story_.violation("%s, and saw a reset at the end", state().c_str());
     return;
   }
-  // Bytes that the service does not take are given up after a while (DialectV2Options::drain_timeout).
+  // Bytes that the service does not take are given up after a while (the dialects' drain_timeout).
   if (record.closed && record.closed_at - released_at_ >= 25s) return;
   story_.violation("%s: bytes that were accepted did not arrive", state().c_str());
 }

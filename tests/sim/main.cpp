@@ -1,11 +1,12 @@
-// Deterministic simulation of the second generation, host and drive, with virtual time and faults.
+// Deterministic simulation with virtual time and faults: of the second generation, host and drive, or of the
+// first one's host with a model of the firmware in the field.
 //
-//   nvsock-sim --seeds 0-9999
-//   nvsock-sim --seed N [--verbose]
+//   nvsock-sim [--dialect v1|v2] --seeds 0-9999
+//   nvsock-sim [--dialect v1|v2] --seed N [--verbose]
 //
 // Prints one line for each violation, with its seed, and after 20 seeds that failed looks no further. Ends
-// with 0 if there was no violation. A run is bounded in virtual time and events (world.cpp); one that
-// crashes, or never comes back from an event, ends the program by a signal, with its seed told.
+// with 0 if there was no violation. A run is bounded in virtual time and events (world.cpp, world_v1.cpp);
+// one that crashes, or never comes back from an event, ends the program by a signal, with its seed told.
 #include <unistd.h>
 
 #include <chrono>
@@ -59,7 +60,7 @@ bool parse_range(std::string_view text, uint64_t& first, uint64_t& last) {
 }
 
 int usage() {
-  std::fputs("nvsock-sim: give --seeds FIRST-LAST, or --seed N [--verbose]\n", stderr);
+  std::fputs("nvsock-sim: give [--dialect v1|v2] and --seeds FIRST-LAST, or --seed N [--verbose]\n", stderr);
   return 2;
 }
 
@@ -68,11 +69,15 @@ int usage() {
 int main(int argc, char** argv) {
   uint64_t first = 0, last = 0;
   bool chosen = false, told = false;
+  auto* run = nvsock::sim::run;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     const std::string_view value = i + 1 < argc ? argv[i + 1] : "";
     if (option == "--verbose") {
       told = true;
+    } else if (option == "--dialect" && (value == "v1" || value == "v2")) {
+      run = value == "v1" ? nvsock::sim::run_v1 : nvsock::sim::run;
+      ++i;
     } else if (option == "--seed" && nvsock::parse_number(value, first)) {
       last = first;
       chosen = true;
@@ -93,7 +98,7 @@ int main(int argc, char** argv) {
   uint64_t seed = first;
   for (;; ++seed) {
     watch(seed);
-    const nvsock::sim::Outcome outcome = nvsock::sim::run(seed, told);
+    const nvsock::sim::Outcome outcome = run(seed, told);
     for (const std::string& text : outcome.violations) {
       std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), text.c_str());
     }

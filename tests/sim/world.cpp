@@ -7,6 +7,7 @@
 #include "libnvsock/host/dialect_v2.hpp"
 #include "tests/sim/client.hpp"
 #include "tests/sim/datagrams.hpp"
+#include "tests/sim/plans.hpp"
 #include "tests/sim/port.hpp"
 
 namespace nvsock::sim {
@@ -23,11 +24,7 @@ constexpr uint64_t most_events = 1'000'000;
 constexpr uint16_t first_port = 1000;
 constexpr uint16_t first_flow_port = 2000;
 
-Clock::Duration up_to(Random& random, Clock::Duration most) {
-  return Clock::Duration(random.below(static_cast<uint64_t>(most.count()) + 1));
-}
-
-class World final : private ListenerObserver {
+class World final : private ListenerObserver, private Conditions {
  public:
   World(uint64_t seed, bool told)
       : random_(seed),
@@ -187,11 +184,11 @@ class World final : private ListenerObserver {
     const uint64_t most = window < 8 ? 300 : window < 100 ? 3000 : window <= 4096 ? 20'000 : 1'000'000;
     for (size_t i = 0; i < count; ++i) {
       const auto port = static_cast<uint16_t>(first_port + i);
-      const Plan plan = choose_plan(most);
-      services_.add(port, choose_script(plan, most));
-      clients_.push_back(std::make_unique<Client>(
-          clock_, Random(random_.next()), story_, *dialect_, services_, buffers_, port, plan,
-          [this](Clock::TimePoint opened) { return link_failed(opened); }));
+      const Plan plan = choose_plan(random_, most);
+      services_.add(port, choose_script(random_, plan, most));
+      clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
+                                                  services_, buffers_, port, plan,
+                                                  static_cast<const Conditions&>(*this)));
       const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
       clock_.after(start, [client = clients_.back().get()] { client->start(); });
     }
@@ -207,15 +204,15 @@ class World final : private ListenerObserver {
     const uint64_t most = std::min(host_window_, drive_options_.window) <= 4096 ? 3000 : 300'000;
     for (uint64_t left = random_.between(1, 8); left > 0; --left) {
       const auto port = static_cast<uint16_t>(first_port + clients_.size());
-      const Plan plan = choose_plan(most);
-      Script script = choose_script(plan, most);
+      const Plan plan = choose_plan(random_, most);
+      Script script = choose_script(random_, plan, most);
       script.answers = true;
       script.connect_error = 0;
       script.reset_after = UINT64_MAX;  // so that one that is gone was dropped by the drive
       services_.add(port, script);
-      clients_.push_back(
-          std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_, services_, buffers_,
-                                   port, plan, [this](Clock::TimePoint made) { return link_failed(made); }));
+      clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
+                                                  services_, buffers_, port, plan,
+                                                  static_cast<const Conditions&>(*this)));
       ++streams_;
       clock_.after(up_to(random_, 8s),
                    [this, client = clients_.back().get()] { client->await_program(services_, !calm_); });
@@ -280,57 +277,18 @@ class World final : private ListenerObserver {
     }
   }
 
-  Plan choose_plan(uint64_t most) {
-    using End = Plan::End;
-    Plan plan;
-    plan.to_send = random_.any_size(most);
-    plan.write_size = random_.any_size(128 * 1024) + 1;
-    plan.read_size = random_.any_size(128 * 1024) + 1;
-    plan.write_pause = Clock::Duration(random_.any_size(10'000'000));
-    plan.read_pause = Clock::Duration(random_.any_size(10'000'000));
-    plan.long_pauses = random_.chance(300) ? 2 : 0;
-    const End ends[] = {End::both, End::both, End::both, End::after_writing, End::any_time, End::unread};
-    plan.end = random_.one_of(ends);
-    plan.patience = up_to(random_, random_.chance(500) ? Clock::Duration(20ms) : Clock::Duration(10s));
-    // Many steps of a few bytes show nothing new.
-    plan.write_size = std::max<size_t>(plan.write_size, plan.to_send / 400);
-    plan.read_size = std::max<size_t>(plan.read_size, most / 400);
-    return plan;
-  }
-
-  Script choose_script(const Plan& plan, uint64_t most) {
-    Script script;
-    script.from_host = Pattern(random_.next());
-    script.from_service = Pattern(random_.next());
-    script.connect_delay = up_to(random_, random_.chance(800) ? Clock::Duration(2ms) : Clock::Duration(4s));
-    if (random_.chance(60)) {
-      const int errors[] = {ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT};
-      script.connect_error = random_.one_of(errors);
-    }
-    script.answers = !random_.chance(20);
-    script.echoes = plan.end != Plan::End::unread && random_.chance(400);
-    script.source_bytes = random_.any_size(most);
-    script.ends_first = random_.chance(400);
-    if (random_.chance(100)) script.reset_after = random_.any_size(most);
-    script.in_capacity = random_.any_size(64 * 1024) + 1;
-    script.out_capacity = random_.any_size(64 * 1024) + 1;
-    script.read_size = random_.any_size(64 * 1024) + 1;
-    const size_t least = most / 400 + 1;
-    script.in_capacity = std::max(script.in_capacity, least);
-    script.out_capacity = std::max(script.out_capacity, least);
-    script.read_size = std::max(script.read_size, least);
-    script.tick = Clock::Duration(random_.any_size(2'000'000));
-    if (random_.chance(200)) {
-      script.pause_every = most / 5 + 1;
-      script.pause = up_to(random_, 2s);
-    }
-    return script;
-  }
-
   // The host was told, or may think, that the drive has lost the session that streams of that time were in.
-  bool link_failed(Clock::TimePoint opened) const {
+  bool link_failed(Clock::TimePoint opened) const override {
     return opened <= port_.silent_until() || opened <= loss_settled_;
   }
+  bool explains(const Told& told) const override {
+    return link_failed(clock_.now() - told.after) &&
+           (told.error == ECONNRESET || told.error == ETIMEDOUT || told.error == EPIPE);
+  }
+  bool explains_refusal(int error) const override {
+    return error == ENFILE || (error == ENODEV && link_failed(clock_.now()));
+  }
+  bool hopeless(int) const override { return false; }
 
   // --- faults ---
 

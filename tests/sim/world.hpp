@@ -17,6 +17,7 @@ struct Outcome {
 };
 
 // Everything in it follows from the seed. `told`: prints the story.
-Outcome run(uint64_t seed, bool told);
+Outcome run(uint64_t seed, bool told);     // the second generation, both ends
+Outcome run_v1(uint64_t seed, bool told);  // the first one's host
 
 }  // namespace nvsock::sim

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 
+#include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/socket/stream.hpp"
 #include "tests/unit/libnvsock/scripted_port.hpp"
 #include "tests/unit/support.hpp"
@@ -55,14 +56,14 @@ class DialectV1Test : public ::testing::Test {
   }
 
   void start(PortTraits traits, unsigned relays = 4, std::chrono::seconds connect_timeout = 1s) {
-    DialectOptions options;
+    DialectV1Options options;
     options.relays = relays;
     options.connect_timeout = connect_timeout;
     options.drain_timeout = 1s;
     options.log = [this](LogLevel, const std::string& line) { log += line + "\n"; };
     dialect.reset();
     port = std::make_unique<ScriptedPort>(traits);
-    dialect = std::make_unique<DialectV1>(loop, *port, options);
+    dialect = std::make_unique<DialectV1>(clock, *port, options);
   }
 
   Result<StreamHandle> try_connect(std::string_view text = "127.0.0.1:22") {
@@ -109,6 +110,7 @@ class DialectV1Test : public ::testing::Test {
   const DialectCounters& counters() const { return dialect->counters(); }
 
   asio::io_context loop;
+  AsioClock clock{loop};
   std::unique_ptr<ScriptedPort> port;
   std::unique_ptr<DialectV1> dialect;
   Observer observer;
@@ -175,6 +177,16 @@ TEST_F(DialectV1Test, status_06h_is_enfile_when_all_relays_are_in_use) {
   const StreamHandle next = connect();
   port->refuse(port->opens()[0], status::internal_error);
   EXPECT_EQ(next->take_error(), ECONNREFUSED);
+}
+
+TEST_F(DialectV1Test, a_relay_freed_behind_an_open_that_found_none_does_not_make_it_a_refusal) {
+  std::vector<StreamHandle> held;
+  for (uint32_t i = 0; i < 4; ++i) held.push_back(established(i));
+  const StreamHandle fifth = connect();
+  held.pop_back();
+  port->finish(port->closes()[0]);  // its completion passed that of the open
+  port->refuse(port->opens()[0], status::internal_error);
+  EXPECT_EQ(fifth->take_error(), ENFILE);
 }
 
 TEST_F(DialectV1Test, a_vendor_status_names_the_cause) {
@@ -462,6 +474,24 @@ TEST_F(DialectV1Test, a_port_that_allows_one_read_gets_one) {
   EXPECT_EQ(port->reads().size(), 1u);
   port->answer_read(port->reads()[0], "x");
   EXPECT_EQ(port->reads().size(), 1u);
+}
+
+// In the port it could be overtaken by the close of its relay.
+TEST_F(DialectV1Test, a_read_that_the_port_could_not_hand_over_at_once_is_not_sent) {
+  start({.ordered = false,
+         .max_in_flight = 3,
+         .max_blocking = 3,
+         .max_abandoned = 8,
+         .max_reads_per_stream = 1});
+  const StreamHandle first = established(1);
+  const StreamHandle second = established(2);
+  const StreamHandle third = connect();
+  write(*first, "x");
+  port->answer_read(port->reads_of(1)[0], "a");
+  EXPECT_EQ(take(*first), "a");
+  EXPECT_TRUE(port->reads_of(1).empty());
+  port->finish(port->writes()[0]);
+  EXPECT_EQ(port->reads_of(1).size(), 1u);
 }
 
 TEST_F(DialectV1Test, bytes_after_shutdown_read_are_dropped) {
