@@ -12,6 +12,12 @@ using relay_v2::RxWait;
 // Beyond what the drive may take by the protocol; expiry makes Linux reset the controller.
 constexpr auto command_margin = 30s;
 
+// A drive may answer a receive with nothing before its wait is over: when a second one takes its place, after
+// a reset. One that always does would keep a processor busy for as long as it is mounted.
+constexpr unsigned hasty_allowed = 8;
+constexpr auto first_rest = 1ms;
+constexpr auto longest_rest = 500ms;  // below any lease
+
 constexpr auto first_back_off = 20ms;
 constexpr auto last_back_off = 1000ms;
 
@@ -30,7 +36,8 @@ SessionV2::SessionV2(Clock& clock, CommandPort& port, const relay_v2::Capabiliti
       id_(id),
       owner_(owner),
       batches_(capabilities.max_batch, 2 * (max_tx + max_rx)),
-      retry_(clock.make_timer()) {
+      retry_(clock.make_timer()),
+      rest_(clock.make_timer()) {
   for (Slot& slot : tx_) slot.command.completed = &SessionV2::on_tx;
   for (Slot& slot : rx_) slot.command.completed = &SessionV2::on_rx;
   for (auto* slots : {tx_.data(), rx_.data()}) {
@@ -81,7 +88,7 @@ std::string_view SessionV2::link_name() const {
     case Link::attaching:
       return "attaching";
     case Link::live:
-      return "live";
+      return hasty_ > hasty_allowed ? "live, but the drive answers at once with nothing" : "live";
     case Link::probing:
       return "probing";
   }
@@ -200,6 +207,7 @@ void SessionV2::lose(int error, const char* why) {
   handle_ = 0;
   next_tx_ = next_rx_ = 1;
   rx_wanted_ = 1;
+  hasty_ = 0;
   for (size_t i = id_.size(); i-- > 0 && ++id_[i] == 0;) continue;
   for (Slot& slot : tx_) {
     if (slot.state != Slot::State::in_flight) slot.state = Slot::State::free;
@@ -330,6 +338,7 @@ uint32_t SessionV2::wait_ms() const {
 
 // Keeps rx_wanted_ receives in flight, for the oldest sequences the host does not have.
 bool SessionV2::fetch() {
+  if (resting_) return false;
   const size_t limit = std::min<size_t>(rx_wanted_, std::min<size_t>(max_rx, capabilities_.rx_window));
   bool any = false;
   for (uint64_t sequence = next_rx_; sequence < next_rx_ + limit; ++sequence) {
@@ -343,6 +352,7 @@ bool SessionV2::fetch() {
     if (!slot->buffer || !slot->buffer.unique()) slot->buffer = batches_.take();
     slot->state = Slot::State::in_flight;
     slot->sequence = sequence;
+    slot->asked = clock_.now();
     slot->command.opcode = relay_v2::opcode::to_host;
     slot->command.cdw10 = relay_v2::function::rx;
     slot->command.cdw11 = handle_;
@@ -370,14 +380,32 @@ void SessionV2::on_rx(SlotCommand& command) {
   slot.state = Slot::State::waiting;
   if (!settled(command.completion)) return;
   slot.bytes = command.completion.dw0;
-  if (slot.bytes == 0) {  // the wait is over: the keep-alive
-    on_progress();
-    slot.state = Slot::State::free;
-    rx_wanted_ = 1;
-    return;
-  }
+  if (slot.bytes == 0) return on_empty(slot);
+  hasty_ = 0;
   slot.state = Slot::State::arrived;
   deliver_arrived();
+}
+
+// The wait is over: the keep-alive.
+void SessionV2::on_empty(Slot& slot) {
+  on_progress();
+  slot.state = Slot::State::free;
+  rx_wanted_ = 1;
+  if (clock_.now() - slot.asked >= std::chrono::milliseconds(wait_ms()) / 2) {
+    hasty_ = 0;
+    return;
+  }
+  if (++hasty_ <= hasty_allowed) return;
+  if (hasty_ == hasty_allowed + 1) {
+    owner_.on_link_message(
+        "the drive answers at once with nothing, whatever wait it is given: asking less often");
+  }
+  resting_ = true;
+  const unsigned doublings = std::min(hasty_ - hasty_allowed - 1, 9u);
+  rest_->arm(std::min<Clock::Duration>(first_rest * (1u << doublings), longest_rest), [this] {
+    resting_ = false;
+    pump();
+  });
 }
 
 void SessionV2::deliver_arrived() {

@@ -89,8 +89,7 @@ class SessionV2 {
     // By the constructor, and by detach() once everything is sent, for good. Nothing is submitted.
     down,
     // By attach(), from start() or when the drive was heard of again. control_ is an attach, which resumes
-    // the
-    // session if resumable_; nothing else is submitted. handle_ is not to be used.
+    // the session if resumable_; nothing else is submitted. handle_ is not to be used.
     attaching,
     // By on_attached(). handle_ is valid; tx and rx flow.
     live,
@@ -122,8 +121,9 @@ class SessionV2 {
     State state = State::free;
     uint64_t sequence = 0;
     BufferRef buffer;
-    uint32_t bytes = 0;      // of the batch
-    std::vector<Sent> sent;  // tx
+    uint32_t bytes = 0;        // of the batch
+    std::vector<Sent> sent;    // tx
+    Clock::TimePoint asked{};  // rx: when it was submitted
   };
 
   void submit(SlotCommand& command);
@@ -141,6 +141,7 @@ class SessionV2 {
   void probe_later();
   void lose(int error, const char* why);
   void on_progress();
+  void on_empty(Slot& slot);
   void deliver_arrived();
   bool deliver(Slot& slot);
   bool send_waiting();
@@ -161,6 +162,7 @@ class SessionV2 {
   SlotCommand control_;
   BufferRef control_page_;
   std::unique_ptr<Clock::Timer> retry_;
+  std::unique_ptr<Clock::Timer> rest_;
   Link link_ = Link::down;
   bool control_in_flight_ = false;
   bool detaching_ = false;                       // detach is sent when no tx is outstanding
@@ -174,6 +176,8 @@ class SessionV2 {
   size_t rx_wanted_ = 1;  // receives to keep in flight: more while batches come full
   unsigned in_flight_ = 0;
   unsigned resumed_ = 0, lost_ = 0;
+  unsigned hasty_ = 0;        // empty answers in a row that did not wait as asked
+  bool resting_ = false;      // nothing is asked for, because of those; rest_ runs
   Clock::TimePoint heard_{};  // the drive answered last, or was last believed to have a command
   Clock::Duration back_off_{};
 };

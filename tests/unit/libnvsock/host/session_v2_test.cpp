@@ -1,0 +1,101 @@
+// A session of the second generation against a drive that does not behave. What one that does may do is the
+// simulation's matter.
+#include "libnvsock/host/session_v2.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/sim/virtual_clock.hpp"
+
+namespace nvsock {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Answers everything with success after `delay`, and every receive with nothing.
+class HastyDrive final : public CommandPort {
+ public:
+  explicit HastyDrive(sim::VirtualClock& clock) : clock_(clock) {}
+
+  void submit(Command& command) override {
+    receives += command.cdw10 == relay_v2::function::rx;
+    clock_.after(command.cdw10 == relay_v2::function::rx ? delay : 10us, [&command, this] {
+      command.completion = {.status = status::success,
+                            .dw0 = command.cdw10 == relay_v2::function::attach ? 1u : 0u};
+      command.done(command);
+      if (at_batch_end) at_batch_end();
+    });
+  }
+  void ring() override {}
+  bool stop() override { return true; }
+  PortTraits traits() const override { return {.max_in_flight = 16, .max_blocking = 12}; }
+  std::string describe() const override { return "hasty drive"; }
+
+  std::function<void()> at_batch_end;
+  Clock::Duration delay = 10us;  // of receives
+  unsigned receives = 0;
+
+ private:
+  sim::VirtualClock& clock_;
+};
+
+struct Owner final : SessionV2::Owner {
+  void fill(relay_v2::BatchWriter&, std::vector<SessionV2::Sent>&) override {}
+  void on_sent(const SessionV2::Sent&) override {}
+  bool on_frame(const relay_v2::Frame&, const BufferRef&) override { return true; }
+  void on_session_lost(int) override { ++lost; }
+  void on_session_live() override {}
+  void on_command(bool) override {}
+  void on_link_message(const std::string& text) override { messages.push_back(text); }
+
+  std::vector<std::string> messages;
+  unsigned lost = 0;
+};
+
+class SessionV2Test : public ::testing::Test {
+ protected:
+  SessionV2Test() {
+    drive.at_batch_end = [this] { session.pump(); };
+    session.start();
+  }
+  void run(Clock::Duration time) {
+    bool over = false;
+    clock.after(time, [&] { over = true; });
+    while (!over && clock.step()) continue;
+  }
+
+  sim::VirtualClock clock;
+  HastyDrive drive{clock};
+  Owner owner;
+  SessionV2 session{clock, drive, {.lease_s = 30, .vendor = {}}, {7}, owner};
+};
+
+TEST_F(SessionV2Test, a_drive_that_answers_at_once_with_nothing_is_asked_ever_less_often) {
+  run(60s);
+  EXPECT_LT(drive.receives, 200u);
+  EXPECT_GT(drive.receives, 100u) << "the session must not be without a command for long";
+  EXPECT_EQ(session.link_name(), "live, but the drive answers at once with nothing");
+  ASSERT_EQ(owner.messages.size(), 1u) << "said once";
+  EXPECT_TRUE(session.live());
+}
+
+TEST_F(SessionV2Test, it_is_asked_as_usual_once_it_waits) {
+  run(60s);
+  drive.delay = 10s;  // as long as it is allowed to
+  run(60s);
+  EXPECT_EQ(session.link_name(), "live");
+  drive.receives = 0;
+  run(60s);
+  EXPECT_NEAR(drive.receives, 6, 1);
+  EXPECT_EQ(owner.lost, 0u);
+}
+
+TEST_F(SessionV2Test, a_few_hasty_answers_change_nothing) {
+  drive.receives = 0;
+  while (drive.receives < 8) ASSERT_TRUE(clock.step());
+  EXPECT_LT(clock.now() - Clock::TimePoint{}, 1ms);
+  EXPECT_TRUE(owner.messages.empty());
+  EXPECT_EQ(session.link_name(), "live");
+}
+
+}  // namespace
+}  // namespace nvsock
