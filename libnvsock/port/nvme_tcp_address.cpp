@@ -27,15 +27,15 @@ bool is_nqn(std::string_view name) {
          std::ranges::all_of(name, [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
-bool parse_digests(std::string_view text, nvme_tcp::Digests& digests) {
-  digests = {};
-  if (text == "none") return true;
+std::optional<nvme_tcp::Digests> parse_digests(std::string_view text) {
+  nvme_tcp::Digests digests;
+  if (text == "none") return digests;
   do {
     const std::string_view one = take_until(text, ',');
-    if (one != "header" && one != "data") return false;
+    if (one != "header" && one != "data") return std::nullopt;
     (one == "header" ? digests.header : digests.data) = true;
   } while (!text.empty());
-  return true;
+  return digests;
 }
 
 Result<void> parse_place(std::string_view place, NvmeTcpAddress& address) {
@@ -92,7 +92,8 @@ Result<NvmeTcpAddress> parse_nvme_tcp_address(std::string_view uri) {
       if (!is_nqn(value)) return invalid("hostnqn=" + printable(value) + " is not a host's name (nqn. ...)");
       address.host = value;
     } else if (key == "digests") {
-      if (!parse_digests(value, address.digests)) {
+      address.digests = parse_digests(value);
+      if (!address.digests) {
         return invalid("digests=" + printable(value) + " is unknown (header, data, header,data or none)");
       }
     } else if (key == "tls-key") {

@@ -3,9 +3,10 @@
 //   nvme-tcp://HOST:PORT/NQN    HOST: an IPv4 address, an IPv6 address in brackets, or a name
 //   unix:/PATH/NQN              PATH ends before the last "/nqn."
 //   vsock:CID:PORT/NQN
-//   behind each: [?hostnqn=NQN][&digests=header,data][&tls-key=FILE][&tls-identity=0|1]
+//   behind each: [?hostnqn=NQN][&digests=header,data|none][&tls-key=FILE][&tls-identity=0|1]
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -20,20 +21,20 @@ struct NvmeTcpAddress {
   enum class Transport { tcp, unix_socket, vsock };
 
   Transport transport = Transport::tcp;
-  Endpoint endpoint;        // tcp
-  std::string path;         // unix_socket; fits a socket's address
-  uint32_t cid = 0;         // vsock
-  uint32_t vsock_port = 0;  // vsock
-  std::string subsystem;    // NQN
-  std::string host;         // NQN; empty: this machine's
-  nvme_tcp::Digests digests;
-  std::string tls_key;        // a file, see load_tls_key(); empty: no TLS
-  unsigned tls_identity = 1;  // version of the PSK identity
+  Endpoint endpoint;                         // tcp
+  std::string path;                          // unix_socket; fits a socket's address
+  uint32_t cid = 0;                          // vsock
+  uint32_t vsock_port = 0;                   // vsock
+  std::string subsystem;                     // NQN
+  std::string host;                          // NQN; empty: this machine's
+  std::optional<nvme_tcp::Digests> digests;  // null: as the way there needs it (nvme_tcp_port.hpp)
+  std::string tls_key;                       // a file, see load_tls_key(); empty: no TLS
+  unsigned tls_identity = 1;                 // version of the PSK identity
 };
 
 inline constexpr KnownOption nvme_tcp_options[] = {
     {"hostnqn=NQN", "this host's name (that of /etc/nvme/hostnqn)"},
-    {"digests=header,data", "checksums (none)"},
+    {"digests=header,data|none", "checksums (both on a network without TLS)"},
     {"tls-key=FILE", "TLS, with the key in FILE (none)"},
     {"tls-identity=0|1", "version of the key's identity (1)"},
 };

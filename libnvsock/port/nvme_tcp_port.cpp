@@ -81,9 +81,9 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   ~NvmeTcpPort() override { stop(); }
 
   // Reads the TLS key, if there is one. Before open().
-  Error prepare();
+  Result<void> prepare();
   // Brings the first connection up, or tells why not.
-  Error open(const std::vector<SocketAddress>& addresses);
+  Result<void> open(const std::vector<SocketAddress>& addresses);
 
   void submit(Command& command) override { waiting_.push(command); }
 
@@ -106,7 +106,9 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
 
   std::string describe() const override {
+    const nvme_tcp::Digests used = digests();
     return "NVMe/TCP to " + name_ + (tls_ == nullptr ? "" : " with TLS") +
+           (used.header || used.data ? " with digests" : "") +
            (reconnects_ == 0 ? "" : ", reconnects: " + std::to_string(reconnects_));
   }
 
@@ -131,6 +133,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   void on_batch_end() override { deliver(); }
   void on_lost(const Error& error) override;
 
+  nvme_tcp::Digests digests() const;
   void attempt();
   void run_own(Step step);
   void on_own();
@@ -171,7 +174,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
 
 // --- the connection ---
 
-Error NvmeTcpPort::prepare() {
+Result<void> NvmeTcpPort::prepare() {
   if (target_.tls_key.empty()) return {};
   const auto key = load_tls_key(target_.tls_key);
   if (!key) return key.error();
@@ -181,7 +184,7 @@ Error NvmeTcpPort::prepare() {
   return {};
 }
 
-Error NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
+Result<void> NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
   for (const SocketAddress& address : addresses) {
     address_ = address;
     attempt();
@@ -190,7 +193,16 @@ Error NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
     loop_.restart();
     if (step_ == Step::live) return {};
   }
-  return {error_.code, "cannot use " + name_ + ": " + error_.text};
+  return Error{error_.code, "cannot use " + name_ + ": " + error_.text};
+}
+
+// Unless somebody chose: what crosses a network is checked end to end. TCP's own checksum is weak, and not
+// computed where the bytes are made and used. TLS has a better one; on the way to this very machine there is
+// nobody to change a bit.
+nvme_tcp::Digests NvmeTcpPort::digests() const {
+  if (target_.digests) return *target_.digests;
+  const bool needed = tls_ == nullptr && leaves_machine(address_);
+  return {.header = needed, .data = needed};
 }
 
 void NvmeTcpPort::attempt() {
@@ -199,7 +211,7 @@ void NvmeTcpPort::attempt() {
   const int fd = connect_to(address_);
   if (fd < 0) return on_lost({errno, std::strerror(errno)});
   arm(attempt_ends_);
-  queue_ = std::make_shared<NvmeTcpQueue>(loop_, target_.digests, static_cast<Owner&>(*this));
+  queue_ = std::make_shared<NvmeTcpQueue>(loop_, digests(), static_cast<Owner&>(*this));
   queue_->start(fd, tls_ != nullptr ? tls_->over(fd) : make_plain_transport(fd));
 }
 
@@ -428,10 +440,10 @@ void NvmeTcpPort::deliver() {
 Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, const NvmeTcpAddress& target,
                                                         Log log, const NvmeTcpPortOptions& options) {
   auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
-  if (Error error = port->prepare(); error.code != 0) return error;
+  if (const auto prepared = port->prepare(); !prepared) return prepared.error();
   const auto addresses = addresses_of(target);
   if (!addresses) return addresses.error();
-  if (Error error = port->open(*addresses); error.code != 0) return error;
+  if (const auto opened = port->open(*addresses); !opened) return opened.error();
   return std::unique_ptr<CommandPort>(std::move(port));
 }
 

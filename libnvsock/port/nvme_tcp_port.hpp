@@ -10,6 +10,8 @@
 // A command that is not complete within its timeout ends the connection, as in Linux. Data goes one way, so
 // the first generation of the relay protocol does not work here: such a command ends with ENOTSUP.
 //
+// Where nobody chose, PDUs carry both digests if they leave this machine without TLS.
+//
 // When nothing moves, a keep-alive goes out every half timeout; no other timer runs.
 #pragma once
 

@@ -55,6 +55,19 @@ Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpAddress& target) {
   return std::vector{address};
 }
 
+bool leaves_machine(const SocketAddress& address) {
+  if (address.bytes.ss_family == AF_INET) {
+    const auto& name = reinterpret_cast<const sockaddr_in&>(address.bytes);
+    return (ntohl(name.sin_addr.s_addr) >> IN_CLASSA_NSHIFT) != IN_LOOPBACKNET;
+  }
+  if (address.bytes.ss_family == AF_INET6) {
+    const auto& name = reinterpret_cast<const sockaddr_in6&>(address.bytes);
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(&name.sin6_addr) && name.sin6_addr.s6_addr[12] == IN_LOOPBACKNET;
+    return !mapped && !IN6_IS_ADDR_LOOPBACK(&name.sin6_addr);
+  }
+  return false;
+}
+
 int connect_to(const SocketAddress& address) {
   const int fd = socket(address.bytes.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;

@@ -15,6 +15,9 @@ inline constexpr size_t max_target_addresses = 3;
 // Where the target listens: one or more addresses. Blocks while a host name is looked up. Threads: any.
 Result<std::vector<SocketAddress>> addresses_of(const NvmeTcpAddress& target);
 
+// Is it another machine's, as far as its address tells? Not: unix sockets, vsock, loopback addresses.
+bool leaves_machine(const SocketAddress& address);
+
 // A non-blocking stream socket that is connected or on its way to be: writable then. -1 with errno.
 int connect_to(const SocketAddress& address);
 

@@ -11,6 +11,7 @@
 
 #include "libnvsock/base/buffer.hpp"
 #include "libnvsock/base/crc32c.hpp"
+#include "libnvsock/port/nvme_tcp_socket.hpp"
 #include "tests/unit/support.hpp"
 
 namespace nvsock {
@@ -715,6 +716,23 @@ TEST_F(NvmeTcpPortTest, a_write_that_is_answered_early_ends_when_its_data_has_le
   EXPECT_EQ(status::errno_of(write.completion.status), EPROTO);
   std::memset(write.data, '!', write.data_length);
   expect_served();
+}
+
+// Which addresses are of another machine decides whether PDUs carry digests by default.
+TEST(NvmeTcpAddresses, loopback_and_sockets_of_this_machine_do_not_leave_it) {
+  const auto leaves = [](const std::string& place) {
+    const std::string uri = (place.starts_with("unix") || place.starts_with("vsock") ? "" : "nvme-tcp://") +
+                            place + "/nqn.2014-08.org.example:csd";
+    return leaves_machine(addresses_of(*parse_nvme_tcp_address(uri))->front());
+  };
+  for (const char* place : {"127.0.0.1:4420", "127.9.9.9:4420", "[::1]:4420", "[::ffff:127.0.0.1]:4420",
+                            "unix:/run/csd", "vsock:2:4420"}) {
+    EXPECT_FALSE(leaves(place)) << place;
+  }
+  for (const char* place :
+       {"192.0.2.1:4420", "10.0.0.1:4420", "[2001:db8::1]:4420", "[::ffff:192.0.2.1]:4420"}) {
+    EXPECT_TRUE(leaves(place)) << place;
+  }
 }
 
 }  // namespace
