@@ -1,6 +1,5 @@
 #include "preload/options.hpp"
 
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 
@@ -11,51 +10,6 @@
 
 namespace nvsock::preload {
 namespace {
-
-struct Name {
-  int level, name;
-};
-
-// What a program may have set before connect() and expects to hold after it.
-constexpr Name kCarried[] = {
-    {SOL_SOCKET, SO_RCVTIMEO},
-    {SOL_SOCKET, SO_SNDTIMEO},
-    {SOL_SOCKET, SO_KEEPALIVE},
-    {SOL_SOCKET, SO_LINGER},
-    {SOL_SOCKET, SO_SNDBUF},
-    {SOL_SOCKET, SO_RCVBUF},
-    {SOL_SOCKET, SO_RCVLOWAT},
-    {SOL_SOCKET, SO_OOBINLINE},
-    {SOL_SOCKET, SO_REUSEADDR},
-    {SOL_SOCKET, SO_REUSEPORT},
-    {SOL_SOCKET, SO_PRIORITY},
-    {SOL_SOCKET, SO_DONTROUTE},
-    {SOL_SOCKET, SO_BROADCAST},
-    {SOL_SOCKET, SO_MARK},
-    {IPPROTO_TCP, TCP_NODELAY},
-    {IPPROTO_TCP, TCP_CORK},
-    {IPPROTO_TCP, TCP_KEEPIDLE},
-    {IPPROTO_TCP, TCP_KEEPINTVL},
-    {IPPROTO_TCP, TCP_KEEPCNT},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT},
-    {IPPROTO_TCP, TCP_QUICKACK},
-    {IPPROTO_TCP, TCP_SYNCNT},
-    {IPPROTO_TCP, TCP_LINGER2},
-    {IPPROTO_TCP, TCP_MAXSEG},
-    {IPPROTO_TCP, TCP_NOTSENT_LOWAT},
-    {IPPROTO_TCP, TCP_CONGESTION},
-    {IPPROTO_IP, IP_TOS},
-    {IPPROTO_IP, IP_TTL},
-    {IPPROTO_IP, IP_MTU_DISCOVER},
-    {IPPROTO_IP, IP_RECVERR},
-    {IPPROTO_IPV6, IPV6_TCLASS},
-    {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
-    {IPPROTO_IPV6, IPV6_V6ONLY},
-};
-
-bool is_buffer_size(int level, int name) {
-  return level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF);
-}
 
 int answer(const void* known, socklen_t known_size, void* value, socklen_t* size) {
   *size = std::min(*size, known_size);
@@ -144,19 +98,18 @@ int set_option(int fd, int level, int name, const void* value, socklen_t size) {
 }
 
 void SavedOptions::collect(int fd, int untouched) {
-  static_assert(std::size(kCarried) <= kMaxOptions);
   count_ = 0;
-  for (const Name& carried : kCarried) {
+  for (const SocketOption& carried : socket_options) {
+    if (carried.carried == Carried::no) continue;
     Option& option = options_[count_];
-    option = {carried.level, carried.name, kMaxSize, {}};
-    unsigned char plain[kMaxSize] = {};
-    socklen_t plain_size = kMaxSize;
+    option = {carried.level, carried.name, largest_option, {}};
+    unsigned char plain[largest_option] = {};
+    socklen_t plain_size = largest_option;
     if (get_any(fd, carried.level, carried.name, option.value, &option.size) != 0) continue;
     if (get_any(untouched, carried.level, carried.name, plain, &plain_size) != 0) continue;
-    if (memcmp(option.value, plain, kMaxSize) == 0) continue;
+    if (memcmp(option.value, plain, largest_option) == 0) continue;
 
-    // The kernel doubles a buffer size for its bookkeeping when it is set, and reports the double.
-    if (is_buffer_size(carried.level, carried.name)) {
+    if (is_told_doubled(carried.level, carried.name)) {
       int bytes = 0;
       memcpy(&bytes, option.value, sizeof bytes);
       bytes /= 2;

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 
+#include "libnvsock/socket/option_table.hpp"
+
 namespace nvsock::preload {
 
 // getsockopt() and setsockopt() without the question whose it is. REQUIRES: is_ours(fd).
@@ -22,14 +24,12 @@ class SavedOptions {
   void apply(int fd) const;
 
  private:
-  static constexpr std::size_t kMaxOptions = 40;
-  static constexpr std::size_t kMaxSize = 16;  // a timeval, a congestion control's name
   struct Option {
     int level, name;
     socklen_t size;
-    unsigned char value[kMaxSize];
+    unsigned char value[largest_option];
   };
-  Option options_[kMaxOptions];
+  Option options_[count_carried()];
   std::size_t count_ = 0;
 };
 
