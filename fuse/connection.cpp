@@ -181,7 +181,7 @@ void Connection::open(Filesystem& filesystem, fuse_req_t request, const nvsock::
 // True: the file is open, and RELEASE will come.
 bool Connection::answer_open(fuse_req_t request) {
   if (stream_->state() == Stream::State::failed) {
-    fuse_reply_err(request, stream_->take_error());
+    fuse_reply_err(request, take_error());
     return false;
   }
   return reply_open(request);
@@ -245,7 +245,7 @@ bool Connection::answer_read(fuse_req_t request, size_t size) {
     return true;
   }
   if (stream_->error() != 0) {
-    fuse_reply_err(request, stream_->take_error());
+    fuse_reply_err(request, take_error());
     return true;
   }
   if (stream_->receive_ended()) {
@@ -301,7 +301,7 @@ bool Connection::answer_datagram(Parked& write) {
 
 // A pending error takes the place of the datagram, as on a socket (Linux: sock_alloc_send_pskb).
 int Connection::send_datagram(std::span<const uint8_t> datagram) {
-  if (datagram.size() <= Stream::max_datagram && stream_->error() != 0) return stream_->take_error();
+  if (datagram.size() <= Stream::max_datagram && stream_->error() != 0) return take_error();
   const bool serving = std::exchange(serving_, true);
   const int error = stream_->write_datagram(datagram);
   serving_ = serving;
@@ -315,7 +315,7 @@ void Connection::fsync(fuse_req_t request) {
 
 bool Connection::answer_fsync(fuse_req_t request) {
   if (stream_->error() != 0) {
-    fuse_reply_err(request, stream_->take_error());
+    fuse_reply_err(request, take_error());
   } else if (stream_->broken()) {
     fuse_reply_err(request, EIO);  // somebody was told why; nobody knows what of the bytes arrived
   } else if (stream_->unsent() == 0) {

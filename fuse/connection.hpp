@@ -14,6 +14,7 @@
 #include "fuse/open_file.hpp"
 #include "fuse/socket_options.hpp"
 #include "libnvsock/device.hpp"
+#include "libnvsock/socket/program_errno.hpp"
 
 namespace csdfs {
 
@@ -91,9 +92,11 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   void notify_pollers();
   uint64_t arrived() const { return stream_->bytes_received() + stream_->datagrams_received(); }
 
+  // The pending error, in an errno that neither the kernel nor the program takes for something else.
+  int take_error() { return nvsock::named_errno(static_cast<uint32_t>(stream_->take_error())); }
   // 0, or the error of sending a datagram as send(2) has it.
   int send_datagram(std::span<const uint8_t> datagram);
-  int send_error() { return stream_->error() != 0 ? stream_->take_error() : EPIPE; }
+  int send_error() { return stream_->error() != 0 ? take_error() : EPIPE; }
 
   // False: a signal was there first, and the request is answered.
   bool park(ParkedList& list, Parked what, timeval timeout);

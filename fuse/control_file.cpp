@@ -52,7 +52,7 @@ struct Publishing {
   void answer(int error) {
     answered = true;
     if (error != 0) {
-      fuse_reply_err(request, error);
+      fuse_reply_err(request, nvsock::named_errno(static_cast<uint32_t>(error)));
     } else {
       fuse_reply_write(request, taken);
     }
@@ -127,7 +127,7 @@ class ControlFile final : public OpenFile {
     }
     nvsock::Stream* const stream = filesystem_.device().find_stream(id);
     if (stream == nullptr) return Error{ENOENT, "there is no connection " + std::to_string(id)};
-    stream->abort(ECONNABORTED);
+    stream->abort(nvsock::file_errno(nvsock::Cause::closed_by_user));
     return true;
   }
 

@@ -18,9 +18,6 @@ struct Opened {
 // as the flags say.
 Opened open_connection(std::string_view name, int flags);
 
-// An error of csdfs or of the kernel's FUSE, as callers of connect() know them.
-int connect_error(int error);
-
 // Waits until the connection is established or has failed, for SO_SNDTIMEO at most: the rest of a blocking
 // connect(), with its results and errors. REQUIRES: is_ours(fd).
 int wait_connected(int fd);

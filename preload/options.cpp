@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "preload/connect_error.hpp"
 #include "preload/ours.hpp"
 #include "preload/real.hpp"
 
@@ -38,6 +39,8 @@ bool answered_here(int fd, int name, void* value, socklen_t* size, int& result) 
   switch (name) {
     case SO_ERROR:
       result = static_cast<int>(ask(fd, NVSOCK_IOC_ERROR, &error));
+      // Of a connection that was never established this is the answer to a connect() that did not wait.
+      if (error != 0 && describe(fd, info) && info.state == NVSOCK_FAILED) error = told_by_connect(error);
       if (result == 0) result = answer(error, value, size);
       return true;
     case SO_ACCEPTCONN:
