@@ -79,7 +79,7 @@ class ControlFile final : public OpenFile {
       return refuse(request, {EINVAL, "a command is longer than " + std::to_string(longest_line) + " bytes"});
     }
     const Words words = split(line);
-    Result<bool> done = true;
+    Result<void> done;
     if (words.size() == 3 && words[0] == "publish") {
       return publish(request, taken, words);
     } else if (words.size() == 2 && words[0] == "unpublish") {
@@ -107,20 +107,20 @@ class ControlFile final : public OpenFile {
     if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
     const auto waits = std::make_shared<Publishing>(Publishing{
         .publisher = filesystem_.publisher(), .request = request, .taken = taken, .inside = what->inside});
-    const Result<bool> asked =
+    const Result<void> asked =
         filesystem_.publisher().publish(*what, [waits](int error) { waits->answer(error); });
     if (!asked) return refuse(request, asked.error());
     if (!waits->answered) fuse_req_interrupt_func(request, Publishing::interrupted, waits.get());
   }
 
-  Result<bool> unpublish(std::string_view text) {
+  Result<void> unpublish(std::string_view text) {
     const Result<nvsock::Endpoint> inside = parse_inside(text);
     if (!inside) return inside.error();
-    if (filesystem_.publisher().unpublish(*inside, EINTR)) return true;
+    if (filesystem_.publisher().unpublish(*inside, EINTR)) return {};
     return Error{ENOENT, inside->text() + " inside the drive is not published"};
   }
 
-  Result<bool> close_connection(std::string_view text) {
+  Result<void> close_connection(std::string_view text) {
     uint64_t id = 0;
     if (!nvsock::parse_number(text, id)) {
       return Error{EINVAL, nvsock::quoted(text) + " is not the number of a connection"};
@@ -128,7 +128,7 @@ class ControlFile final : public OpenFile {
     nvsock::Stream* const stream = filesystem_.device().find_stream(id);
     if (stream == nullptr) return Error{ENOENT, "there is no connection " + std::to_string(id)};
     stream->abort(nvsock::file_errno(nvsock::Cause::closed_by_user));
-    return true;
+    return {};
   }
 
   Filesystem& filesystem_;

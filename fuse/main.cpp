@@ -85,13 +85,12 @@ class Shutdown {
 };
 
 int run(const Options& options) {
-  bool replaced = false;
-  const nvsock::Result<std::string> mountpoint = prepare_mountpoint(options.mountpoint, replaced);
+  const nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
   if (!mountpoint) return failed(mountpoint.error());
 
   Daemon daemon(options.foreground);
   const auto log = make_log(options.foreground, options.verbose);
-  if (replaced) log->warn("replaced the mount that a killed csdfs left on {}", *mountpoint);
+  if (mountpoint->replaced) log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path);
   warn_of_request_timeouts(*log);
 
   asio::io_context loop(1);  // one thread runs it
@@ -105,7 +104,7 @@ int run(const Options& options) {
   Session session(loop, filesystem);
   Shutdown shutdown(loop, **device);
   filesystem.on_mounted = [&] {
-    log->info("{} is mounted on {}", options.device, *mountpoint);
+    log->info("{} is mounted on {}", options.device, mountpoint->path);
     daemon.ready();
   };
   const auto end = [&] {
@@ -114,22 +113,22 @@ int run(const Options& options) {
     shutdown.start();
   };
   session.on_unmounted = [&] {
-    log->info("{} was unmounted", *mountpoint);
+    log->info("{} was unmounted", mountpoint->path);
     end();
   };
   asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
   signals.async_wait([&](const asio::error_code& cancelled, int signal) {
     if (cancelled) return;
-    log->info("signal {}: unmounting {}", signal, *mountpoint);
+    log->info("signal {}: unmounting {}", signal, mountpoint->path);
     end();
   });
   std::signal(SIGPIPE, SIG_IGN);
 
   for (const Publication& what : options.published) {
-    const nvsock::Result<bool> asked = filesystem.publisher().publish(what, {});
+    const nvsock::Result<void> asked = filesystem.publisher().publish(what, {});
     if (!asked) return failed(asked.error());
   }
-  const nvsock::Result<bool> mounted = session.mount(*mountpoint, options.fuse);
+  const nvsock::Result<void> mounted = session.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());
   run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return 0;

@@ -149,7 +149,7 @@ Publisher::~Publisher() {
   end();
 }
 
-Result<bool> Publisher::publish(const Publication& what, Answered answered) {
+Result<void> Publisher::publish(const Publication& what, Answered answered) {
   const std::string key = what.inside.text();
   if (ports_.contains(key)) return Error{EADDRINUSE, key + " inside the drive is published already"};
   if (ports_.size() == most_ports) {
@@ -165,7 +165,7 @@ Result<bool> Publisher::publish(const Publication& what, Answered answered) {
   }
   // Gone again if the drive refused meanwhile.
   if (ports_.contains(key)) port->hold(std::move(*listener));
-  return true;
+  return {};
 }
 
 bool Publisher::unpublish(const Endpoint& inside, int error) {

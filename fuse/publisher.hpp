@@ -43,7 +43,7 @@ class Publisher {
   using Answered = std::function<void(int error)>;
   // An error, with a sentence: nothing is published, and nobody is called. Without `answered` a drive that
   // refuses is asked again and again.
-  nvsock::Result<bool> publish(const Publication& what, Answered answered);
+  nvsock::Result<void> publish(const Publication& what, Answered answered);
 
   // Nothing listens there any more, and its connections are reset. One that has no answer yet is answered
   // with `error`. False: nothing is published there.

@@ -50,7 +50,7 @@ Session::~Session() {
   if (session_ != nullptr) fuse_session_destroy(session_);
 }
 
-nvsock::Result<bool> Session::mount(const std::string& mountpoint,
+nvsock::Result<void> Session::mount(const std::string& mountpoint,
                                     const std::vector<std::string>& arguments) {
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   for (const std::string& argument : arguments) fuse_opt_add_arg(&args, argument.c_str());
@@ -67,7 +67,7 @@ nvsock::Result<bool> Session::mount(const std::string& mountpoint,
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   kernel_.assign(fd);
   await_request();
-  return true;
+  return {};
 }
 
 void Session::unmount() {

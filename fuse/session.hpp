@@ -22,7 +22,7 @@ class Session {
   ~Session();
 
   // Mounts and starts to serve.
-  nvsock::Result<bool> mount(const std::string& mountpoint, const std::vector<std::string>& arguments);
+  nvsock::Result<void> mount(const std::string& mountpoint, const std::vector<std::string>& arguments);
 
   // Unmounts, lazily where the mount is in use, and stops serving. Requests the kernel still holds end
   // with ENOTCONN.
