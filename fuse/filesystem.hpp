@@ -1,4 +1,4 @@
-// The mounted tree: names, open files and the device behind them. Owns everything but the session.
+// The mounted tree: names, open files and the device behind them. Owns everything but the kernel's end.
 // Threads: event loop only.
 #pragma once
 

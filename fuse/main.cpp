@@ -13,10 +13,10 @@
 
 #include "fuse/daemon.hpp"
 #include "fuse/filesystem.hpp"
+#include "fuse/kernel_mount.hpp"
 #include "fuse/log.hpp"
 #include "fuse/options.hpp"
 #include "fuse/run_loop.hpp"
-#include "fuse/session.hpp"
 #include "fuse/stale_mount.hpp"
 #include "libnvsock/base/preload_shim.hpp"
 
@@ -101,18 +101,18 @@ int run(const Options& options) {
   if (!device) return failed(device.error());
 
   Filesystem filesystem(loop, **device, *log);
-  Session session(loop, filesystem);
+  KernelMount kernel_mount(loop, filesystem);
   Shutdown shutdown(loop, **device);
   filesystem.on_mounted = [&] {
     log->info("{} is mounted on {}", options.device, mountpoint->path);
     daemon.ready();
   };
   const auto end = [&] {
-    session.unmount();
+    kernel_mount.unmount();
     filesystem.end();
     shutdown.start();
   };
-  session.on_unmounted = [&] {
+  kernel_mount.on_unmounted = [&] {
     log->info("{} was unmounted", mountpoint->path);
     end();
   };
@@ -128,7 +128,7 @@ int run(const Options& options) {
     const nvsock::Result<void> asked = filesystem.publisher().publish(what, {});
     if (!asked) return failed(asked.error());
   }
-  const nvsock::Result<void> mounted = session.mount(mountpoint->path, options.fuse);
+  const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());
   run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return 0;
