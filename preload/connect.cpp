@@ -205,22 +205,22 @@ bool would_route(int fd, const sockaddr* to, socklen_t size) {
   return routed;
 }
 
-bool become_flow(int fd, const sockaddr* to, socklen_t size, int& result) {
-  if (to == nullptr || !settings().routes.names_datagrams() || !hooks_active()) return false;
+std::optional<int> become_flow(int fd, const sockaddr* to, socklen_t size) {
+  if (to == nullptr || !settings().routes.names_datagrams() || !hooks_active()) return std::nullopt;
   const Kind kind = kind_of(fd);
-  if (kind == Kind::stream) return false;
+  if (kind == Kind::stream) return std::nullopt;
   const Errno saved;
   if (kind == Kind::datagram) {
-    result = 0;
-    if (goes_to(fd, endpoint_of(to, size))) return saved.restore(), true;
+    if (goes_to(fd, endpoint_of(to, size))) return saved.kept_on_success(0);
     nvsock_info info{};
-    result = describe(fd, info) ? become_socket(fd, info.domain, SOCK_DGRAM) : fail(no_csdfs);
-    if (result != 0) return true;
+    if (!describe(fd, info)) return fail(no_csdfs);
+    if (become_socket(fd, info.domain, SOCK_DGRAM) != 0) return -1;
   }
-  const bool routed = integer_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && would_route(fd, to, size);
-  if (routed) result = saved.kept_on_success(connect_socket(fd, to, size));
-  if (!routed) saved.restore();
-  return routed;
+  if (integer_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && would_route(fd, to, size)) {
+    return saved.kept_on_success(connect_socket(fd, to, size));
+  }
+  saved.restore();
+  return std::nullopt;
 }
 
 int connect_routed(int fd, const sockaddr* to, socklen_t size) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "preload/connect_error.hpp"
 #include "preload/ours.hpp"
@@ -32,31 +33,29 @@ int tcp_information(int fd, void* value, socklen_t* size) {
   return answer(&tcp, sizeof tcp, value, size);
 }
 
-// What every connection of csdfs has in common, or what the mount's ABI has a question of its own for.
-bool answered_here(int fd, int name, void* value, socklen_t* size, int& result) {
+// What every connection of csdfs has in common, or what the mount's ABI has a question of
+// its own for. Nothing: neither.
+std::optional<int> answer_here(int fd, int name, void* value, socklen_t* size) {
   nvsock_info info{};
   int error = 0;
   switch (name) {
     case SO_ERROR:
-      result = static_cast<int>(ask(fd, NVSOCK_IOC_ERROR, &error));
+      if (ask(fd, NVSOCK_IOC_ERROR, &error) != 0) return -1;
       // Of a connection that was never established this is the answer to a connect() that did not wait.
       if (error != 0 && describe(fd, info) && info.state == NVSOCK_FAILED) error = told_by_connect(error);
-      if (result == 0) result = answer(error, value, size);
-      return true;
+      return answer(error, value, size);
     case SO_ACCEPTCONN:
-      result = answer(0, value, size);
-      return true;
+      return answer(0, value, size);
     case SO_TYPE:
     case SO_DOMAIN:
     case SO_PROTOCOL:
-      if (!describe(fd, info)) return false;
-      result = answer(name == SO_TYPE     ? info.socket_type
-                      : name == SO_DOMAIN ? info.domain
-                                          : info.protocol,
-                      value, size);
-      return true;
+      if (!describe(fd, info)) return std::nullopt;
+      return answer(name == SO_TYPE     ? info.socket_type
+                    : name == SO_DOMAIN ? info.domain
+                                        : info.protocol,
+                    value, size);
     default:
-      return false;
+      return std::nullopt;
   }
 }
 
@@ -75,9 +74,9 @@ int set_any(int fd, int level, int name, const void* value, socklen_t size) {
 int get_option(int fd, int level, int name, void* value, socklen_t* size) {
   if (value == nullptr || size == nullptr) return fail(EFAULT);
   if (static_cast<int>(*size) < 0) return fail(EINVAL);
-  int result = 0;
-  if (level == SOL_SOCKET && answered_here(fd, name, value, size, result)) return result;
-
+  if (level == SOL_SOCKET) {
+    if (const std::optional<int> result = answer_here(fd, name, value, size)) return *result;
+  }
   nvsock_option option{};
   option.level = level;
   option.name = name;
