@@ -1,4 +1,6 @@
 // Opening connections: MOUNT/tcp/HOST:PORT, and MOUNT/udp/HOST:PORT for datagrams.
+//
+// Threads: any, signal handlers too.
 #pragma once
 
 #include <string_view>

@@ -1,4 +1,7 @@
-// Socket options, of sockets and of mount files alike.
+// Socket options, of sockets and of mount files alike. Which are carried from one to the
+// other is libnvsock/socket/option_table.hpp's to say.
+//
+// Threads: any, signal handlers too. Nothing blocks. Errors are errno, as getsockopt(2) has it.
 #pragma once
 
 #include <sys/socket.h>
