@@ -10,6 +10,7 @@
 #include <string>
 
 #include "fuse/control_file.hpp"
+#include "fuse/status_text.hpp"
 #include "fuse/text_file.hpp"
 
 namespace csdfs {
@@ -144,8 +145,8 @@ void op_open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   if ((info->flags & O_ACCMODE) != O_RDONLY) return void(fuse_reply_err(request, EACCES));
   if (node->kind == Node::Kind::status) return StatusOpen::start(filesystem, request, *info);
   open_text(request, *info,
-            node->kind == Node::Kind::published ? filesystem.publisher().text()
-                                                : connections_text(filesystem, filesystem.device()));
+            node->kind == Node::Kind::published ? text_of(filesystem.publisher().report())
+                                                : text_of(report_connections(filesystem)));
 }
 
 void op_read(fuse_req_t request, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {

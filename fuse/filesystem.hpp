@@ -27,6 +27,7 @@ class Filesystem {
 
   asio::io_context& loop() { return loop_; }
   nvsock::Device& device() { return device_; }
+  const nvsock::Device& device() const { return device_; }
   spdlog::logger& log() { return log_; }
   NodeTable& nodes() { return nodes_; }
   Publisher& publisher() { return publisher_; }
@@ -60,9 +61,5 @@ class Filesystem {
   std::unordered_set<std::shared_ptr<StatusOpen>> status_opens_;
   const nvsock::BufferRef* arrival_ = nullptr;
 };
-
-// Text of MOUNT/status and MOUNT/connections (status_text.cpp).
-std::string status_text(const Filesystem& filesystem, const nvsock::Device& device);
-std::string connections_text(const Filesystem& filesystem, const nvsock::Device& device);
 
 }  // namespace csdfs

@@ -13,7 +13,9 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "fuse/status_report.hpp"
 #include "libnvsock/device.hpp"
 #include "libnvsock/socket/stream_splice.hpp"
 
@@ -54,7 +56,7 @@ class Publisher {
 
   // The published address that a stream came through; null: none.
   const nvsock::Endpoint* address_of(uint64_t stream) const;
-  std::string text() const;  // of MOUNT/published
+  std::vector<PublicationReport> report() const;  // MOUNT/published, by address inside
 
  private:
   class Port;

@@ -1,10 +1,9 @@
 #include "fuse/status_open.hpp"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <utility>
 
 #include "fuse/filesystem.hpp"
+#include "fuse/status_text.hpp"
 #include "fuse/text_file.hpp"
 
 namespace csdfs {
@@ -14,38 +13,21 @@ using namespace std::chrono_literals;
 
 constexpr auto patience = 1s;
 
-std::string counters_text(const nvsock::DriveCounters& counters) {
-  if (!counters) return "drive: the session was lost\n";
-  return fmt::format(
-      "drive:\n"
-      "  streams now: {}\n"
-      "  streams opened: {}\n"
-      "  streams refused: {}\n"
-      "  bytes to services: {}\n"
-      "  bytes from services: {}\n"
-      "  datagrams dropped: {}\n"
-      "  batches repeated: {}\n"
-      "  session seconds: {}\n",
-      counters->streams_now, counters->streams_opened, counters->opens_refused, counters->bytes_to_services,
-      counters->bytes_from_services, counters->datagrams_dropped, counters->batches_repeated,
-      counters->age_ms / 1000);
-}
-
 }  // namespace
 
 void StatusOpen::start(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info) {
   if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
+  using Why = DriveReport::Why;
   const auto open = std::make_shared<StatusOpen>(filesystem, request, info);
   filesystem.add(open);
   const bool asked = filesystem.device().ask_counters([weak = std::weak_ptr(open)](const auto& counters) {
-    if (const auto self = weak.lock()) self->answer(counters_text(counters));
+    if (const auto self = weak.lock()) self->answer({counters, Why::session_lost});
   });
   if (!asked) {
-    open->answer(filesystem.device().dialect() == "v1" ? "drive: has no counters\n"
-                                                       : "drive: does not answer now\n");
+    open->answer({{}, filesystem.device().dialect() == "v1" ? Why::has_none : Why::not_now});
   } else if (open->request_ != nullptr) {
     fuse_req_interrupt_func(request, interrupted, open.get());
-    open->timer_->arm(patience, [self = open.get()] { self->answer("drive: did not answer within 1 s\n"); });
+    open->timer_->arm(patience, [self = open.get()] { self->answer({{}, Why::too_slow}); });
   }
 }
 
@@ -59,10 +41,10 @@ void StatusOpen::interrupted(fuse_req_t, void* self) {
   static_cast<StatusOpen*>(self)->fail(EINTR);
 }
 
-void StatusOpen::answer(const std::string& drive) {
+void StatusOpen::answer(const DriveReport& told) {
   const auto self = shared_from_this();
   filesystem_.remove(self);
-  open_text(std::exchange(request_, nullptr), info_, status_text(filesystem_, filesystem_.device()) + drive);
+  open_text(std::exchange(request_, nullptr), info_, text_of(report_status(filesystem_, told)));
 }
 
 void StatusOpen::fail(int error) {

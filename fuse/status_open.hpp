@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "fuse/status_report.hpp"
 #include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/device.hpp"
 
@@ -23,7 +24,7 @@ class StatusOpen : public std::enable_shared_from_this<StatusOpen> {
 
  private:
   static void interrupted(fuse_req_t request, void* self);
-  void answer(const std::string& drive);
+  void answer(const DriveReport& told);
   void fail(int error);
 
   Filesystem& filesystem_;
