@@ -10,6 +10,7 @@
 #include "fuse/text_file.hpp"
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/base/quoted.hpp"
+#include "libnvsock/socket/program_errno.hpp"
 
 namespace csdfs {
 namespace {
@@ -93,8 +94,6 @@ class ControlFile final : public OpenFile {
     fuse_reply_write(request, taken);
   }
 
-  void release() override { delete this; }
-
  private:
   void refuse(fuse_req_t request, const Error& error) {
     filesystem_.log().warn("ctl: {}", error.text);
@@ -136,11 +135,11 @@ class ControlFile final : public OpenFile {
 
 }  // namespace
 
-void open_control(Filesystem& filesystem, fuse_req_t request, fuse_file_info info) {
+void open_control(Filesystem& filesystem, fuse_req_t request, const fuse_file_info&) {
   // With allow_other, without default_permissions, the kernel does not look at the mode.
   const uid_t user = fuse_req_ctx(request)->uid;
   if (user != 0 && user != getuid()) return void(fuse_reply_err(request, EACCES));
-  reply_open(request, info, *new ControlFile(filesystem));
+  filesystem.files().answer_open(request, std::make_unique<ControlFile>(filesystem), 0);
 }
 
 }  // namespace csdfs

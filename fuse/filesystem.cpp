@@ -23,7 +23,7 @@ Filesystem& filesystem_of(fuse_req_t request) {
   return *static_cast<Filesystem*>(fuse_req_userdata(request));
 }
 OpenFile& file_of(const fuse_file_info* info) {
-  return *reinterpret_cast<OpenFile*>(info->fh);
+  return OpenFiles::of(*info);
 }
 
 struct stat attributes(const Node& node) {
@@ -143,8 +143,8 @@ void op_open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
     return Connection::open(filesystem, request, node->endpoint, *info);
   if (node->kind == Node::Kind::control) return open_control(filesystem, request, *info);
   if ((info->flags & O_ACCMODE) != O_RDONLY) return void(fuse_reply_err(request, EACCES));
-  if (node->kind == Node::Kind::status) return StatusOpen::start(filesystem, request, *info);
-  open_text(request, *info,
+  if (node->kind == Node::Kind::status) return StatusOpen::start(filesystem, request);
+  open_text(filesystem.files(), request,
             node->kind == Node::Kind::published ? text_of(filesystem.publisher().report())
                                                 : text_of(report_connections(filesystem)));
 }
@@ -177,7 +177,7 @@ void op_fsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) {
 }
 
 void op_release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-  file_of(info).release();
+  filesystem_of(request).files().release(*info);
   fuse_reply_err(request, 0);
 }
 
@@ -190,13 +190,19 @@ Filesystem::~Filesystem() {
   end();
 }
 
+void Filesystem::hold(std::unique_ptr<Connection> opening) {
+  opening_.emplace(opening.get(), std::move(opening));
+}
+
+std::unique_ptr<Connection> Filesystem::take(Connection& opening) {
+  return std::move(opening_.extract(&opening).mapped());
+}
+
 void Filesystem::end() {
   publisher_.end();
-  // The kernel sends no RELEASE for a mount that is gone.
-  const std::vector<Connection*> all(connections_.begin(), connections_.end());
-  for (Connection* connection : all) connection->mount_ends();  // those still opening are gone after this
-  while (!connections_.empty()) (*connections_.begin())->release();
+  while (!opening_.empty()) opening_.begin()->second->give_up_open();
   while (!status_opens_.empty()) (*status_opens_.begin())->mount_ends();
+  files_.release_all();
 }
 
 // No FLUSH: without it libfuse answers ENOSYS, once, and the kernel never asks again. It would come with

@@ -8,6 +8,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "fuse/connection.hpp"
@@ -33,9 +34,13 @@ class Filesystem {
   Publisher& publisher() { return publisher_; }
   const Publisher& publisher() const { return publisher_; }
   ParkedPool& parked_pool() { return parked_pool_; }
+  OpenFiles& files() { return files_; }
 
   void add(Connection& connection) { connections_.insert(&connection); }
   void remove(Connection& connection) { connections_.erase(&connection); }
+  // A connection whose open waits for the drive belongs to the file system until it is answered.
+  void hold(std::unique_ptr<Connection> opening);
+  std::unique_ptr<Connection> take(Connection& opening);
   void add(std::shared_ptr<StatusOpen> open) { status_opens_.insert(std::move(open)); }
   void remove(const std::shared_ptr<StatusOpen>& open) { status_opens_.erase(open); }
   const std::unordered_set<Connection*>& connections() const { return connections_; }
@@ -57,7 +62,9 @@ class Filesystem {
   Publisher publisher_;
   NodeTable nodes_;
   ParkedPool parked_pool_;
+  OpenFiles files_;
   std::unordered_set<Connection*> connections_;
+  std::unordered_map<Connection*, std::unique_ptr<Connection>> opening_;
   std::unordered_set<std::shared_ptr<StatusOpen>> status_opens_;
   const nvsock::BufferRef* arrival_ = nullptr;
 };

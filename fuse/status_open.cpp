@@ -15,10 +15,10 @@ constexpr auto patience = 1s;
 
 }  // namespace
 
-void StatusOpen::start(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info) {
+void StatusOpen::start(Filesystem& filesystem, fuse_req_t request) {
   if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
   using Why = DriveReport::Why;
-  const auto open = std::make_shared<StatusOpen>(filesystem, request, info);
+  const auto open = std::make_shared<StatusOpen>(filesystem, request);
   filesystem.add(open);
   const bool asked = filesystem.device().ask_counters([weak = std::weak_ptr(open)](const auto& counters) {
     if (const auto self = weak.lock()) self->answer({counters, Why::session_lost});
@@ -31,11 +31,8 @@ void StatusOpen::start(Filesystem& filesystem, fuse_req_t request, const fuse_fi
   }
 }
 
-StatusOpen::StatusOpen(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info)
-    : filesystem_(filesystem),
-      request_(request),
-      info_(info),
-      timer_(nvsock::AsioClock(filesystem.loop()).make_timer()) {}
+StatusOpen::StatusOpen(Filesystem& filesystem, fuse_req_t request)
+    : filesystem_(filesystem), request_(request), timer_(nvsock::AsioClock(filesystem.loop()).make_timer()) {}
 
 void StatusOpen::interrupted(fuse_req_t, void* self) {
   static_cast<StatusOpen*>(self)->fail(EINTR);
@@ -44,7 +41,7 @@ void StatusOpen::interrupted(fuse_req_t, void* self) {
 void StatusOpen::answer(const DriveReport& told) {
   const auto self = shared_from_this();
   filesystem_.remove(self);
-  open_text(std::exchange(request_, nullptr), info_, text_of(report_status(filesystem_, told)));
+  open_text(filesystem_.files(), std::exchange(request_, nullptr), text_of(report_status(filesystem_, told)));
 }
 
 void StatusOpen::fail(int error) {

@@ -17,9 +17,9 @@ class Filesystem;
 class StatusOpen : public std::enable_shared_from_this<StatusOpen> {
  public:
   // Answers OPEN, at once or later.
-  static void start(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info);
+  static void start(Filesystem& filesystem, fuse_req_t request);
 
-  StatusOpen(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info);
+  StatusOpen(Filesystem& filesystem, fuse_req_t request);
   void mount_ends() { fail(ENODEV); }
 
  private:
@@ -29,7 +29,6 @@ class StatusOpen : public std::enable_shared_from_this<StatusOpen> {
 
   Filesystem& filesystem_;
   fuse_req_t request_;  // null: answered
-  const fuse_file_info info_;
   const std::unique_ptr<nvsock::Clock::Timer> timer_;
 };
 
