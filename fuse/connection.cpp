@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "fuse/filesystem.hpp"
-
 namespace csdfs {
 namespace {
 
@@ -46,7 +44,7 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
     reply_moved(what.request, what.done, EINTR);
     return false;
   }
-  Parked* entry = filesystem_.parked_pool().take();
+  Parked* entry = drive_.mount().parked.take();
   *entry = std::move(what);
   entry->owner = this;
   list.push(entry);
@@ -61,7 +59,7 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
 
 bool Connection::unpark(ParkedList& list, Parked* entry) {
   if (!list.remove(entry)) return false;
-  filesystem_.parked_pool().give_back(entry);
+  drive_.mount().parked.give_back(entry);
   return true;
 }
 
@@ -77,7 +75,7 @@ void Connection::give_up(Parked* entry, int error) {
   for (ParkedList* list : {&readers_, &writers_, &syncers_, &opener_waits_}) {
     if (!unpark(*list, entry)) continue;
     reply_moved(request, done, error);
-    if (list == &opener_waits_) filesystem_.take(*this).reset();  // the open failed: there will be no RELEASE
+    if (list == &opener_waits_) drive_.take(*this).reset();  // the open failed: there will be no RELEASE
     return;
   }
 }
@@ -90,7 +88,7 @@ void Connection::arm_deadline() {
     }
   }
   if (earliest == Clock::time_point::max()) return;
-  if (!deadline_timer_) deadline_timer_ = nvsock::AsioClock(filesystem_.loop()).make_timer();
+  if (!deadline_timer_) deadline_timer_ = nvsock::AsioClock(drive_.mount().loop).make_timer();
   deadline_timer_->arm(earliest - Clock::now(), [this] { deadline_passed(); });
 }
 
@@ -108,23 +106,23 @@ void Connection::deadline_passed() {
 
 // --- opening and ending ---
 
-Connection::Connection(Filesystem& filesystem, pid_t opener) : filesystem_(filesystem), opener_(opener) {
-  filesystem_.add(*this);
+Connection::Connection(MountedDrive& drive, pid_t opener) : drive_(drive), opener_(opener) {
+  drive_.add(*this);
 }
 
 Connection::~Connection() {
-  filesystem_.remove(*this);
+  drive_.remove(*this);
   if (pollers_ != nullptr) fuse_pollhandle_destroy(pollers_);
 }
 
-void Connection::open(Filesystem& filesystem, fuse_req_t request, const nvsock::Endpoint& endpoint,
+void Connection::open(MountedDrive& drive, fuse_req_t request, const nvsock::Endpoint& endpoint,
                       const fuse_file_info& info) {
-  std::unique_ptr<Connection> connection(new Connection(filesystem, fuse_req_ctx(request)->pid));
+  std::unique_ptr<Connection> connection(new Connection(drive, fuse_req_ctx(request)->pid));
   Connection& self = *connection;
   self.serving_ = true;  // the stream may change before connect() has returned it
-  nvsock::Result<nvsock::StreamHandle> stream = filesystem.device().connect(endpoint, &self);
+  nvsock::Result<nvsock::StreamHandle> stream = drive.device().connect(endpoint, &self);
   if (!stream) {
-    filesystem.log().info(stream.error().text);
+    drive.mount().log.info(stream.error().text);
     fuse_reply_err(request, stream.error().code);
     return;
   }
@@ -134,7 +132,7 @@ void Connection::open(Filesystem& filesystem, fuse_req_t request, const nvsock::
   if (!waits || self.stream_->state() != Stream::State::connecting) {
     answer_open(std::move(connection), request, waits);
   } else if (self.park(self.opener_waits_, {.request = request}, {})) {
-    filesystem.hold(std::move(connection));
+    drive.hold(std::move(connection));
   }
 }
 
@@ -144,17 +142,16 @@ void Connection::answer_open(std::unique_ptr<Connection> connection, fuse_req_t 
     fuse_reply_err(request, self.take_error());
     return;
   }
-  Filesystem& filesystem = self.filesystem_;
-  filesystem.log().debug("connection {} to {} opened by process {}", self.stream_->id(),
-                         self.stream_->peer().text(), self.opener_);
+  Mount& mount = self.drive_.mount();
+  mount.log.debug("connection {} to {} opened by process {}", self.stream_->id(), self.stream_->peer().text(),
+                  self.opener_);
   // Without FOPEN_STREAM a blocked read would block the writes of the same description (f_pos_lock).
-  filesystem.files().answer_open(request, std::move(connection),
-                                 FOPEN_STREAM | FOPEN_NONSEEKABLE | FOPEN_NOFLUSH);
+  mount.files.answer_open(request, std::move(connection), FOPEN_STREAM | FOPEN_NONSEEKABLE | FOPEN_NOFLUSH);
 }
 
 void Connection::release() {
-  filesystem_.log().debug("connection {} closed: {} bytes to the drive, {} from it", stream_->id(),
-                          stream_->bytes_sent() + stream_->unsent(), stream_->bytes_received());
+  drive_.mount().log.debug("connection {} closed: {} bytes to the drive, {} from it", stream_->id(),
+                           stream_->bytes_sent() + stream_->unsent(), stream_->bytes_received());
   for (ParkedList* list : {&readers_, &writers_, &syncers_}) {
     while (!list->empty()) give_up(list->front(), nvsock::file_errno(nvsock::Cause::drive_gone));
   }
@@ -304,7 +301,7 @@ void Connection::serve_changes() {
     if (stream_->state() == Stream::State::connecting) return;
     const fuse_req_t request = opener_waits_.front()->request;
     unpark(opener_waits_, opener_waits_.front());
-    return answer_open(filesystem_.take(*this), request, true);
+    return answer_open(drive_.take(*this), request, true);
   }
   while (std::exchange(changed_, false)) {
     serving_ = true;

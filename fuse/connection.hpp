@@ -6,12 +6,13 @@
 // request leaves in exactly one of four ways: served, interrupted by a signal (EINTR, or the count of bytes
 // that moved), timed out (SO_RCVTIMEO, SO_SNDTIMEO), or ended with the mount.
 //
-// Who owns it: open(), as long as it runs; the file system, while the open waits (Filesystem::hold); the
-// mount's OpenFiles, once OPEN is answered with it. Threads: event loop only. Nothing blocks.
+// Who owns it: open(), as long as it runs; the drive, while the open waits (MountedDrive::hold); the mount's
+// OpenFiles, once OPEN is answered with it. Threads: event loop only. Nothing blocks.
 #pragma once
 
 #include <memory>
 
+#include "fuse/mounted_drive.hpp"
 #include "fuse/open_file.hpp"
 #include "fuse/parked.hpp"
 #include "fuse/socket_options.hpp"
@@ -20,12 +21,10 @@
 
 namespace csdfs {
 
-class Filesystem;
-
 class Connection final : public OpenFile, public nvsock::StreamObserver {
  public:
   // Connects and answers OPEN: at once when non-blocking, else when the drive has.
-  static void open(Filesystem& filesystem, fuse_req_t request, const nvsock::Endpoint& endpoint,
+  static void open(MountedDrive& drive, fuse_req_t request, const nvsock::Endpoint& endpoint,
                    const fuse_file_info& info);
   ~Connection() override;
 
@@ -38,14 +37,13 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
 
   void on_stream_change(nvsock::Stream& stream) override;
 
-  // The mount ends, and OPEN has not been answered. REQUIRES: the file system holds this, which is gone
-  // afterwards.
+  // The mount ends, and OPEN has not been answered. REQUIRES: the drive holds this, which is gone afterwards.
   void give_up_open() { give_up(opener_waits_.front(), nvsock::file_errno(nvsock::Cause::drive_gone)); }
   pid_t opener() const { return opener_; }
   uint64_t stream_id() const { return stream_->id(); }
 
  private:
-  Connection(Filesystem& filesystem, pid_t opener);
+  Connection(MountedDrive& drive, pid_t opener);
 
   // Answers OPEN with `connection`, or with its error if it has failed and the open waited for it.
   static void answer_open(std::unique_ptr<Connection> connection, fuse_req_t request, bool waited);
@@ -78,12 +76,12 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   void answer_receive(fuse_req_t request, const void* in, size_t in_size, size_t out_size);
   void answer_send(fuse_req_t request, const void* in, size_t in_size);
 
-  Filesystem& filesystem_;
+  MountedDrive& drive_;
   nvsock::StreamHandle stream_;
   const pid_t opener_;
   SocketOptions options_;
   bool ipv6_socket_ = false;  // an AF_INET6 socket connected to an IPv4 address: mapped addresses
-  ParkedList opener_waits_;   // at most one, OPEN: then the file system holds this
+  ParkedList opener_waits_;   // at most one, OPEN: then the drive holds this
   ParkedList readers_;
   ParkedList writers_;
   ParkedList syncers_;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "fuse/filesystem.hpp"
+#include "fuse/mounted_drive.hpp"
 #include "fuse/text_file.hpp"
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/base/quoted.hpp"
@@ -66,7 +66,7 @@ struct Publishing {
 
 class ControlFile final : public OpenFile {
  public:
-  explicit ControlFile(Filesystem& filesystem) : filesystem_(filesystem) {}
+  explicit ControlFile(MountedDrive& drive) : drive_(drive) {}
 
   void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
     reply_text(request, help, size, offset, info);
@@ -96,7 +96,7 @@ class ControlFile final : public OpenFile {
 
  private:
   void refuse(fuse_req_t request, const Error& error) {
-    filesystem_.log().warn("ctl: {}", error.text);
+    drive_.mount().log.warn("ctl: {}", error.text);
     fuse_reply_err(request, error.code);
   }
 
@@ -105,9 +105,9 @@ class ControlFile final : public OpenFile {
     if (!what) return refuse(request, what.error());
     if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
     const auto waits = std::make_shared<Publishing>(Publishing{
-        .publisher = filesystem_.publisher(), .request = request, .taken = taken, .inside = what->inside});
+        .publisher = drive_.publisher(), .request = request, .taken = taken, .inside = what->inside});
     const Result<void> asked =
-        filesystem_.publisher().publish(*what, [waits](int error) { waits->answer(error); });
+        drive_.publisher().publish(*what, [waits](int error) { waits->answer(error); });
     if (!asked) return refuse(request, asked.error());
     if (!waits->answered) fuse_req_interrupt_func(request, Publishing::interrupted, waits.get());
   }
@@ -115,7 +115,7 @@ class ControlFile final : public OpenFile {
   Result<void> unpublish(std::string_view text) {
     const Result<nvsock::Endpoint> inside = parse_inside(text);
     if (!inside) return inside.error();
-    if (filesystem_.publisher().unpublish(*inside, EINTR)) return {};
+    if (drive_.publisher().unpublish(*inside, EINTR)) return {};
     return Error{ENOENT, inside->text() + " inside the drive is not published"};
   }
 
@@ -124,22 +124,22 @@ class ControlFile final : public OpenFile {
     if (!nvsock::parse_number(text, id)) {
       return Error{EINVAL, nvsock::quoted(text) + " is not the number of a connection"};
     }
-    nvsock::Stream* const stream = filesystem_.device().find_stream(id);
+    nvsock::Stream* const stream = drive_.device().find_stream(id);
     if (stream == nullptr) return Error{ENOENT, "there is no connection " + std::to_string(id)};
     stream->abort(nvsock::file_errno(nvsock::Cause::closed_by_user));
     return {};
   }
 
-  Filesystem& filesystem_;
+  MountedDrive& drive_;
 };
 
 }  // namespace
 
-void open_control(Filesystem& filesystem, fuse_req_t request, const fuse_file_info&) {
+void open_control(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
   // With allow_other, without default_permissions, the kernel does not look at the mode.
   const uid_t user = fuse_req_ctx(request)->uid;
   if (user != 0 && user != getuid()) return void(fuse_reply_err(request, EACCES));
-  filesystem.files().answer_open(request, std::make_unique<ControlFile>(filesystem), 0);
+  drive.mount().files.answer_open(request, std::make_unique<ControlFile>(drive), 0);
 }
 
 }  // namespace csdfs

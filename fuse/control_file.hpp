@@ -10,9 +10,9 @@
 
 namespace csdfs {
 
-class Filesystem;
+class MountedDrive;
 
 // Answers OPEN. Only the user who mounts and root may: EACCES for all others.
-void open_control(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info);
+void open_control(MountedDrive& drive, fuse_req_t request, const fuse_file_info& info);
 
 }  // namespace csdfs

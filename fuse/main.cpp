@@ -62,25 +62,26 @@ void warn_of_request_timeouts(spdlog::logger& log) {
   }
 }
 
-// Ends the loop when the drive has what was accepted, at the latest after this long. A terminal's Ctrl-C
+// Ends the loop when the drives have what was accepted, at the latest after this long. A terminal's Ctrl-C
 // and a service manager's stop should not take longer.
 constexpr auto shutdown_limit = 5s;
 constexpr auto shutdown_step = 20ms;
 
 class Shutdown {
  public:
-  Shutdown(asio::io_context& loop, nvsock::Device& device) : loop_(loop), device_(device), timer_(loop) {}
+  Shutdown(asio::io_context& loop, const Filesystem& filesystem)
+      : loop_(loop), filesystem_(filesystem), timer_(loop) {}
   void start() { step(std::chrono::steady_clock::now() + shutdown_limit); }
 
  private:
   void step(std::chrono::steady_clock::time_point deadline) {
-    if (device_.drained() || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
+    if (filesystem_.drained() || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
     timer_.expires_after(shutdown_step);
     timer_.async_wait([this, deadline](const asio::error_code&) { step(deadline); });
   }
 
   asio::io_context& loop_;
-  nvsock::Device& device_;
+  const Filesystem& filesystem_;
   asio::steady_timer timer_;
 };
 
@@ -100,9 +101,10 @@ int run(const Options& options) {
                                       .log = library_log(log)});
   if (!device) return failed(device.error());
 
-  Filesystem filesystem(loop, **device, *log);
+  Filesystem filesystem(loop, *log);
+  MountedDrive& drive = filesystem.add_drive(**device);
   KernelMount kernel_mount(loop, filesystem);
-  Shutdown shutdown(loop, **device);
+  Shutdown shutdown(loop, filesystem);
   filesystem.on_mounted = [&] {
     log->info("{} is mounted on {}", options.device, mountpoint->path);
     daemon.ready();
@@ -125,7 +127,7 @@ int run(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);
 
   for (const Publication& what : options.published) {
-    const nvsock::Result<void> asked = filesystem.publisher().publish(what, {});
+    const nvsock::Result<void> asked = drive.publisher().publish(what, {});
     if (!asked) return failed(asked.error());
   }
   const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "fuse/filesystem.hpp"
+#include "fuse/mounted_drive.hpp"
 #include "fuse/status_text.hpp"
 #include "fuse/text_file.hpp"
 
@@ -15,38 +15,41 @@ constexpr auto patience = 1s;
 
 }  // namespace
 
-void StatusOpen::start(Filesystem& filesystem, fuse_req_t request) {
+void open_status(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
   if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
-  using Why = DriveReport::Why;
-  const auto open = std::make_shared<StatusOpen>(filesystem, request);
-  filesystem.add(open);
-  const bool asked = filesystem.device().ask_counters([weak = std::weak_ptr(open)](const auto& counters) {
-    if (const auto self = weak.lock()) self->answer({counters, Why::session_lost});
-  });
-  if (!asked) {
-    open->answer({{}, filesystem.device().dialect() == "v1" ? Why::has_none : Why::not_now});
-  } else if (open->request_ != nullptr) {
-    fuse_req_interrupt_func(request, interrupted, open.get());
-    open->timer_->arm(patience, [self = open.get()] { self->answer({{}, Why::too_slow}); });
-  }
+  const auto open = std::make_shared<StatusOpen>(drive, request);
+  drive.hold(open);
+  open->start();
 }
 
-StatusOpen::StatusOpen(Filesystem& filesystem, fuse_req_t request)
-    : filesystem_(filesystem), request_(request), timer_(nvsock::AsioClock(filesystem.loop()).make_timer()) {}
+StatusOpen::StatusOpen(MountedDrive& drive, fuse_req_t request)
+    : drive_(drive), request_(request), timer_(nvsock::AsioClock(drive.mount().loop).make_timer()) {}
+
+void StatusOpen::start() {
+  using Why = DriveReport::Why;
+  const bool asked = drive_.device().ask_counters([weak = weak_from_this()](const auto& counters) {
+    const auto self = weak.lock();
+    if (self) self->answer({counters, Why::session_lost});
+  });
+  if (!asked) {
+    answer({{}, drive_.device().dialect() == "v1" ? Why::has_none : Why::not_now});
+  } else if (request_ != nullptr) {
+    fuse_req_interrupt_func(request_, interrupted, this);
+    timer_->arm(patience, [this] { answer({{}, Why::too_slow}); });
+  }
+}
 
 void StatusOpen::interrupted(fuse_req_t, void* self) {
   static_cast<StatusOpen*>(self)->fail(EINTR);
 }
 
 void StatusOpen::answer(const DriveReport& told) {
-  const auto self = shared_from_this();
-  filesystem_.remove(self);
-  open_text(filesystem_.files(), std::exchange(request_, nullptr), text_of(report_status(filesystem_, told)));
+  const auto self = drive_.take(*this);
+  open_text(drive_.mount().files, std::exchange(request_, nullptr), text_of(report_status(drive_, told)));
 }
 
 void StatusOpen::fail(int error) {
-  const auto self = shared_from_this();
-  filesystem_.remove(self);
+  const auto self = drive_.take(*this);
   fuse_reply_err(std::exchange(request_, nullptr), error);
 }
 

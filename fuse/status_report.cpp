@@ -4,7 +4,7 @@
 #include <unordered_map>
 
 #include "fuse/connection.hpp"
-#include "fuse/filesystem.hpp"
+#include "fuse/mounted_drive.hpp"
 
 namespace csdfs {
 namespace {
@@ -23,30 +23,30 @@ State state_of(const Stream& stream) {
 
 }  // namespace
 
-StatusReport report_status(const Filesystem& filesystem, const DriveReport& told) {
-  const nvsock::Device& device = filesystem.device();
+StatusReport report_status(const MountedDrive& drive, const DriveReport& told) {
+  const nvsock::Device& device = drive.device();
   return {.device = device.uri().text,
           .model = device.model(),
           .port = device.port(),
           .dialect = std::string(device.dialect()),
           .dialect_reason = device.dialect_reason(),
           .most_connections = device.max_streams(),
-          .files_open = filesystem.connections().size(),
+          .files_open = drive.connections().size(),
           .counters = device.counters(),
           .session = device.session_status(),
           .faults = device.faults_text(),
           .drive = told};
 }
 
-std::vector<ConnectionReport> report_connections(const Filesystem& filesystem) {
+std::vector<ConnectionReport> report_connections(const MountedDrive& drive) {
   std::unordered_map<uint64_t, pid_t> openers;
-  for (const Connection* connection : filesystem.connections()) {
+  for (const Connection* connection : drive.connections()) {
     openers[connection->stream_id()] = connection->opener();
   }
   std::vector<ConnectionReport> reports;
-  filesystem.device().for_each_stream([&](const Stream& stream) {
+  drive.device().for_each_stream([&](const Stream& stream) {
     const auto opener = openers.find(stream.id());
-    const nvsock::Endpoint* const published = filesystem.publisher().address_of(stream.id());
+    const nvsock::Endpoint* const published = drive.publisher().address_of(stream.id());
     const bool held = opener != openers.end() || published != nullptr;
     ConnectionReport& report = reports.emplace_back();
     report.id = stream.id();

@@ -18,7 +18,7 @@
 
 namespace csdfs {
 
-class Filesystem;
+class MountedDrive;
 
 // What the drive itself has counted in its session; or why it is not known.
 struct DriveReport {
@@ -80,8 +80,8 @@ struct PublicationReport {
   int error = 0;  // why not; 0: the drive has not answered
 };
 
-StatusReport report_status(const Filesystem& filesystem, const DriveReport& told);
-std::vector<ConnectionReport> report_connections(const Filesystem& filesystem);
+StatusReport report_status(const MountedDrive& drive, const DriveReport& told);
+std::vector<ConnectionReport> report_connections(const MountedDrive& drive);
 // Publications: Publisher::report().
 
 }  // namespace csdfs
