@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "fuse/filesystem.hpp"
-
 namespace csdfs {
 namespace {
 
@@ -39,42 +37,6 @@ void reply_moved(fuse_req_t request, size_t moved, int error) {
 
 // --- parked requests ---
 
-void ParkedList::push(Parked* entry) {
-  entry->next = nullptr;
-  (head_ == nullptr ? head_ : tail_->next) = entry;
-  tail_ = entry;
-}
-
-bool ParkedList::remove(Parked* entry) {
-  Parked* previous = nullptr;
-  for (Parked* at = head_; at != nullptr; previous = at, at = at->next) {
-    if (at != entry) continue;
-    (previous == nullptr ? head_ : previous->next) = at->next;
-    if (tail_ == at) tail_ = previous;
-    return true;
-  }
-  return false;
-}
-
-Parked* ParkedPool::take() {
-  if (free_.empty()) return new Parked;
-  Parked* entry = free_.back();
-  free_.pop_back();
-  return entry;
-}
-
-void ParkedPool::give_back(Parked* entry) {
-  if (free_.size() < kept) {
-    free_.push_back(entry);
-  } else {
-    delete entry;
-  }
-}
-
-ParkedPool::~ParkedPool() {
-  for (Parked* entry : free_) delete entry;
-}
-
 bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
   // Asking before registering: libfuse would call back under the request's own lock, where no reply is
   // possible (3.14: fuse_req_interrupt_func). No signal can slip in between, this thread reads them.
@@ -82,7 +44,7 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
     reply_moved(what.request, what.done, EINTR);
     return false;
   }
-  Parked* entry = filesystem_.parked_pool().take();
+  Parked* entry = drive_.mount().parked.take();
   *entry = std::move(what);
   entry->owner = this;
   list.push(entry);
@@ -97,8 +59,7 @@ bool Connection::park(ParkedList& list, Parked what, timeval timeout) {
 
 bool Connection::unpark(ParkedList& list, Parked* entry) {
   if (!list.remove(entry)) return false;
-  entry->data = {};
-  filesystem_.parked_pool().give_back(entry);
+  drive_.mount().parked.give_back(entry);
   return true;
 }
 
@@ -114,7 +75,7 @@ void Connection::give_up(Parked* entry, int error) {
   for (ParkedList* list : {&readers_, &writers_, &syncers_, &opener_waits_}) {
     if (!unpark(*list, entry)) continue;
     reply_moved(request, done, error);
-    if (list == &opener_waits_) delete this;  // the open failed: there will be no RELEASE
+    if (list == &opener_waits_) drive_.take(*this).reset();  // the open failed: there will be no RELEASE
     return;
   }
 }
@@ -127,7 +88,7 @@ void Connection::arm_deadline() {
     }
   }
   if (earliest == Clock::time_point::max()) return;
-  if (!deadline_timer_) deadline_timer_ = nvsock::AsioClock(filesystem_.loop()).make_timer();
+  if (!deadline_timer_) deadline_timer_ = nvsock::AsioClock(drive_.mount().loop).make_timer();
   deadline_timer_->arm(earliest - Clock::now(), [this] { deadline_passed(); });
 }
 
@@ -145,73 +106,55 @@ void Connection::deadline_passed() {
 
 // --- opening and ending ---
 
-Connection::Connection(Filesystem& filesystem, pid_t opener) : filesystem_(filesystem), opener_(opener) {
-  filesystem_.add(*this);
+Connection::Connection(MountedDrive& drive, pid_t opener) : drive_(drive), opener_(opener) {
+  drive_.add(*this);
 }
 
 Connection::~Connection() {
-  filesystem_.remove(*this);
+  drive_.remove(*this);
   if (pollers_ != nullptr) fuse_pollhandle_destroy(pollers_);
 }
 
-void Connection::open(Filesystem& filesystem, fuse_req_t request, const nvsock::Endpoint& endpoint,
+void Connection::open(MountedDrive& drive, fuse_req_t request, const nvsock::Endpoint& endpoint,
                       const fuse_file_info& info) {
-  auto* connection = new Connection(filesystem, fuse_req_ctx(request)->pid);
-  connection->serving_ = true;  // the stream may change before connect() has returned it
-  nvsock::Result<nvsock::StreamHandle> stream = filesystem.device().connect(endpoint, connection);
+  std::unique_ptr<Connection> connection(new Connection(drive, fuse_req_ctx(request)->pid));
+  Connection& self = *connection;
+  self.serving_ = true;  // the stream may change before connect() has returned it
+  nvsock::Result<nvsock::StreamHandle> stream = drive.device().connect(endpoint, &self);
   if (!stream) {
-    filesystem.log().info(stream.error().text);
+    drive.mount().log.info(stream.error().text);
     fuse_reply_err(request, stream.error().code);
-    delete connection;
     return;
   }
-  connection->stream_ = std::move(*stream);
-  connection->serving_ = false;
-  if ((info.flags & O_NONBLOCK) != 0) {
-    if (!connection->reply_open(request)) delete connection;
-    return;
+  self.stream_ = std::move(*stream);
+  self.serving_ = false;
+  const bool waits = (info.flags & O_NONBLOCK) == 0;
+  if (!waits || self.stream_->state() != Stream::State::connecting) {
+    answer_open(std::move(connection), request, waits);
+  } else if (self.park(self.opener_waits_, {.request = request}, {})) {
+    drive.hold(std::move(connection));
   }
-  if (connection->stream_->state() == Stream::State::connecting) {
-    if (!connection->park(connection->opener_waits_, {.request = request}, {})) delete connection;
-    return;
-  }
-  if (!connection->answer_open(request)) delete connection;
 }
 
-// True: the file is open, and RELEASE will come.
-bool Connection::answer_open(fuse_req_t request) {
-  if (stream_->state() == Stream::State::failed) {
-    fuse_reply_err(request, stream_->take_error());
-    return false;
+void Connection::answer_open(std::unique_ptr<Connection> connection, fuse_req_t request, bool waited) {
+  Connection& self = *connection;
+  if (waited && self.stream_->state() == Stream::State::failed) {
+    fuse_reply_err(request, self.take_error());
+    return;
   }
-  return reply_open(request);
-}
-
-bool Connection::reply_open(fuse_req_t request) {
-  filesystem_.log().debug("connection {} to {} opened by process {}", stream_->id(), stream_->peer().text(),
-                          opener_);
-  // libfuse 3.14 has no field for FOPEN_STREAM, without which a blocked read would block the writes of
-  // the same description (f_pos_lock).
-  fuse_open_out out{};
-  out.fh = reinterpret_cast<uintptr_t>(static_cast<OpenFile*>(this));
-  out.open_flags = FOPEN_DIRECT_IO | FOPEN_STREAM | FOPEN_NONSEEKABLE | FOPEN_NOFLUSH;
-  // ENOENT: the open was interrupted while the answer was on its way; nobody has the file.
-  return fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out) == 0;
+  Mount& mount = self.drive_.mount();
+  mount.log.debug("connection {} to {} opened by process {}", self.stream_->id(), self.stream_->peer().text(),
+                  self.opener_);
+  // Without FOPEN_STREAM a blocked read would block the writes of the same description (f_pos_lock).
+  mount.files.answer_open(request, std::move(connection), FOPEN_STREAM | FOPEN_NONSEEKABLE | FOPEN_NOFLUSH);
 }
 
 void Connection::release() {
-  filesystem_.log().debug("connection {} closed: {} bytes to the drive, {} from it", stream_->id(),
-                          stream_->bytes_sent() + stream_->unsent(), stream_->bytes_received());
-  mount_ends();
-  delete this;
-}
-
-void Connection::mount_ends() {
+  drive_.mount().log.debug("connection {} closed: {} bytes to the drive, {} from it", stream_->id(),
+                           stream_->bytes_sent() + stream_->unsent(), stream_->bytes_received());
   for (ParkedList* list : {&readers_, &writers_, &syncers_}) {
-    while (!list->empty()) give_up(list->front(), ENODEV);
+    while (!list->empty()) give_up(list->front(), nvsock::file_errno(nvsock::Cause::drive_gone));
   }
-  if (pollers_ != nullptr) fuse_pollhandle_destroy(std::exchange(pollers_, nullptr));
-  if (!opener_waits_.empty()) give_up(opener_waits_.front(), ENODEV);  // deletes the connection
 }
 
 // --- requests ---
@@ -245,7 +188,7 @@ bool Connection::answer_read(fuse_req_t request, size_t size) {
     return true;
   }
   if (stream_->error() != 0) {
-    fuse_reply_err(request, stream_->take_error());
+    fuse_reply_err(request, take_error());
     return true;
   }
   if (stream_->receive_ended()) {
@@ -301,7 +244,7 @@ bool Connection::answer_datagram(Parked& write) {
 
 // A pending error takes the place of the datagram, as on a socket (Linux: sock_alloc_send_pskb).
 int Connection::send_datagram(std::span<const uint8_t> datagram) {
-  if (datagram.size() <= Stream::max_datagram && stream_->error() != 0) return stream_->take_error();
+  if (datagram.size() <= Stream::max_datagram && stream_->error() != 0) return take_error();
   const bool serving = std::exchange(serving_, true);
   const int error = stream_->write_datagram(datagram);
   serving_ = serving;
@@ -315,7 +258,7 @@ void Connection::fsync(fuse_req_t request) {
 
 bool Connection::answer_fsync(fuse_req_t request) {
   if (stream_->error() != 0) {
-    fuse_reply_err(request, stream_->take_error());
+    fuse_reply_err(request, take_error());
   } else if (stream_->broken()) {
     fuse_reply_err(request, EIO);  // somebody was told why; nobody knows what of the bytes arrived
   } else if (stream_->unsent() == 0) {
@@ -358,8 +301,7 @@ void Connection::serve_changes() {
     if (stream_->state() == Stream::State::connecting) return;
     const fuse_req_t request = opener_waits_.front()->request;
     unpark(opener_waits_, opener_waits_.front());
-    if (!answer_open(request)) delete this;
-    return;
+    return answer_open(drive_.take(*this), request, true);
   }
   while (std::exchange(changed_, false)) {
     serving_ = true;

@@ -6,10 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "fuse/filesystem.hpp"
+#include "fuse/mounted_drive.hpp"
 #include "fuse/text_file.hpp"
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/base/quoted.hpp"
+#include "libnvsock/socket/program_errno.hpp"
 
 namespace csdfs {
 namespace {
@@ -52,7 +53,7 @@ struct Publishing {
   void answer(int error) {
     answered = true;
     if (error != 0) {
-      fuse_reply_err(request, error);
+      fuse_reply_err(request, nvsock::named_errno(static_cast<uint32_t>(error)));
     } else {
       fuse_reply_write(request, taken);
     }
@@ -65,7 +66,7 @@ struct Publishing {
 
 class ControlFile final : public OpenFile {
  public:
-  explicit ControlFile(Filesystem& filesystem) : filesystem_(filesystem) {}
+  explicit ControlFile(MountedDrive& drive) : drive_(drive) {}
 
   void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
     reply_text(request, help, size, offset, info);
@@ -79,7 +80,7 @@ class ControlFile final : public OpenFile {
       return refuse(request, {EINVAL, "a command is longer than " + std::to_string(longest_line) + " bytes"});
     }
     const Words words = split(line);
-    Result<bool> done = true;
+    Result<void> done;
     if (words.size() == 3 && words[0] == "publish") {
       return publish(request, taken, words);
     } else if (words.size() == 2 && words[0] == "unpublish") {
@@ -93,11 +94,9 @@ class ControlFile final : public OpenFile {
     fuse_reply_write(request, taken);
   }
 
-  void release() override { delete this; }
-
  private:
   void refuse(fuse_req_t request, const Error& error) {
-    filesystem_.log().warn("ctl: {}", error.text);
+    drive_.mount().log.warn("ctl: {}", error.text);
     fuse_reply_err(request, error.code);
   }
 
@@ -106,41 +105,41 @@ class ControlFile final : public OpenFile {
     if (!what) return refuse(request, what.error());
     if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
     const auto waits = std::make_shared<Publishing>(Publishing{
-        .publisher = filesystem_.publisher(), .request = request, .taken = taken, .inside = what->inside});
-    const Result<bool> asked =
-        filesystem_.publisher().publish(*what, [waits](int error) { waits->answer(error); });
+        .publisher = drive_.publisher(), .request = request, .taken = taken, .inside = what->inside});
+    const Result<void> asked =
+        drive_.publisher().publish(*what, [waits](int error) { waits->answer(error); });
     if (!asked) return refuse(request, asked.error());
     if (!waits->answered) fuse_req_interrupt_func(request, Publishing::interrupted, waits.get());
   }
 
-  Result<bool> unpublish(std::string_view text) {
+  Result<void> unpublish(std::string_view text) {
     const Result<nvsock::Endpoint> inside = parse_inside(text);
     if (!inside) return inside.error();
-    if (filesystem_.publisher().unpublish(*inside, EINTR)) return true;
+    if (drive_.publisher().unpublish(*inside, EINTR)) return {};
     return Error{ENOENT, inside->text() + " inside the drive is not published"};
   }
 
-  Result<bool> close_connection(std::string_view text) {
+  Result<void> close_connection(std::string_view text) {
     uint64_t id = 0;
     if (!nvsock::parse_number(text, id)) {
       return Error{EINVAL, nvsock::quoted(text) + " is not the number of a connection"};
     }
-    nvsock::Stream* const stream = filesystem_.device().find_stream(id);
+    nvsock::Stream* const stream = drive_.device().find_stream(id);
     if (stream == nullptr) return Error{ENOENT, "there is no connection " + std::to_string(id)};
-    stream->abort(ECONNABORTED);
-    return true;
+    stream->abort(nvsock::file_errno(nvsock::Cause::closed_by_user));
+    return {};
   }
 
-  Filesystem& filesystem_;
+  MountedDrive& drive_;
 };
 
 }  // namespace
 
-void open_control(Filesystem& filesystem, fuse_req_t request, fuse_file_info info) {
+void open_control(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
   // With allow_other, without default_permissions, the kernel does not look at the mode.
   const uid_t user = fuse_req_ctx(request)->uid;
   if (user != 0 && user != getuid()) return void(fuse_reply_err(request, EACCES));
-  reply_open(request, info, *new ControlFile(filesystem));
+  drive.mount().files.answer_open(request, std::make_unique<ControlFile>(drive), 0);
 }
 
 }  // namespace csdfs

@@ -1,4 +1,5 @@
 // Becoming a daemon only once the mount works, so that `csdfs ... && use it` is right.
+// Threads: the main thread. Both may end the process, with a sentence on standard error.
 #pragma once
 
 namespace csdfs {

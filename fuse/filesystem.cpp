@@ -9,8 +9,7 @@
 #include <ctime>
 #include <string>
 
-#include "fuse/control_file.hpp"
-#include "fuse/text_file.hpp"
+#include "fuse/connection.hpp"
 
 namespace csdfs {
 namespace {
@@ -22,7 +21,12 @@ Filesystem& filesystem_of(fuse_req_t request) {
   return *static_cast<Filesystem*>(fuse_req_userdata(request));
 }
 OpenFile& file_of(const fuse_file_info* info) {
-  return *reinterpret_cast<OpenFile*>(info->fh);
+  return OpenFiles::of(*info);
+}
+
+mode_t mode_of(const Node& node) {
+  if (node.fixed != nullptr) return node.fixed->mode;
+  return node.is_directory() ? S_IFDIR | 0755 : S_IFREG | 0666;
 }
 
 struct stat attributes(const Node& node) {
@@ -33,13 +37,10 @@ struct stat attributes(const Node& node) {
   out.st_gid = getgid();
   out.st_atime = out.st_mtime = out.st_ctime = started;
   out.st_blksize = static_cast<blksize_t>(max_transfer);
+  out.st_mode = mode_of(node);
   if (node.is_directory()) {
-    out.st_mode = S_IFDIR | 0755;
     out.st_nlink = 2;
   } else {
-    out.st_mode = S_IFREG | (node.kind == Node::Kind::connection ? 0666
-                             : node.kind == Node::Kind::control  ? 0600
-                                                                 : 0444);
     out.st_nlink = 1;
     out.st_size = told_size;
     out.st_blocks = told_size / 512;  // fewer look like a sparse file, whose holes cp(1) wants to seek
@@ -63,7 +64,7 @@ void op_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   Filesystem& filesystem = filesystem_of(request);
   const auto found = filesystem.nodes().look_up(parent, name);
   if (!found) {
-    filesystem.log().debug(found.error().text);
+    filesystem.mount().log.debug(found.error().text);
     fuse_reply_err(request, found.error().code);
     return;
   }
@@ -109,16 +110,10 @@ void op_unlink(fuse_req_t request, fuse_ino_t, const char*) {
 
 void op_readdir(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset, fuse_file_info*) {
   Filesystem& filesystem = filesystem_of(request);
-  std::vector<std::pair<const char*, const Node*>> entries;
   const Node* self = filesystem.nodes().find(id);
   if (self == nullptr) return void(fuse_reply_err(request, ENOENT));
-  entries.emplace_back(".", self);
-  entries.emplace_back("..", filesystem.nodes().find(FUSE_ROOT_ID));
-  if (self->kind == Node::Kind::root) {
-    for (const FixedName& name : fixed_names) {
-      entries.emplace_back(name.name.data(), filesystem.nodes().find(name.id));
-    }
-  }
+  auto entries = filesystem.nodes().entries(*self);
+  entries.insert(entries.begin(), {{".", self}, {"..", filesystem.nodes().find(FUSE_ROOT_ID)}});
   char page[1024];
   size_t used = 0;
   for (auto i = static_cast<size_t>(offset); i < entries.size(); ++i) {
@@ -138,14 +133,12 @@ void op_open(fuse_req_t request, fuse_ino_t id, fuse_file_info* info) {
   Filesystem& filesystem = filesystem_of(request);
   const Node* node = filesystem.nodes().find(id);
   if (node == nullptr) return void(fuse_reply_err(request, ENOENT));
-  if (node->kind == Node::Kind::connection)
-    return Connection::open(filesystem, request, node->endpoint, *info);
-  if (node->kind == Node::Kind::control) return open_control(filesystem, request, *info);
-  if ((info->flags & O_ACCMODE) != O_RDONLY) return void(fuse_reply_err(request, EACCES));
-  if (node->kind == Node::Kind::status) return StatusOpen::start(filesystem, request, *info);
-  open_text(request, *info,
-            node->kind == Node::Kind::published ? filesystem.publisher().text()
-                                                : connections_text(filesystem, filesystem.device()));
+  MountedDrive& drive = filesystem.drive_of(*node);
+  if (node->kind == Node::Kind::connection) return Connection::open(drive, request, node->endpoint, *info);
+  if (node->kind != Node::Kind::file) return void(fuse_reply_err(request, EISDIR));
+  const bool writes = (info->flags & O_ACCMODE) != O_RDONLY;
+  if (writes && (node->fixed->mode & 0222) == 0) return void(fuse_reply_err(request, EACCES));
+  node->fixed->open(drive, request, *info);
 }
 
 void op_read(fuse_req_t request, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
@@ -176,26 +169,32 @@ void op_fsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) {
 }
 
 void op_release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-  file_of(info).release();
+  filesystem_of(request).mount().files.release(*info);
   fuse_reply_err(request, 0);
 }
 
 }  // namespace
 
-Filesystem::Filesystem(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log)
-    : loop_(loop), device_(device), log_(log), publisher_(loop, device, log) {}
+Filesystem::Filesystem(asio::io_context& loop, spdlog::logger& log)
+    : mount_{.loop = loop, .log = log}, nodes_(fixed_files()) {}
 
 Filesystem::~Filesystem() {
   end();
 }
 
+MountedDrive& Filesystem::add_drive(nvsock::Device& device) {
+  nodes_.add_drive();
+  return *drives_.emplace_back(std::make_unique<MountedDrive>(mount_, device));
+}
+
 void Filesystem::end() {
-  publisher_.end();
-  // The kernel sends no RELEASE for a mount that is gone.
-  const std::vector<Connection*> all(connections_.begin(), connections_.end());
-  for (Connection* connection : all) connection->mount_ends();  // those still opening are gone after this
-  while (!connections_.empty()) (*connections_.begin())->release();
-  while (!status_opens_.empty()) (*status_opens_.begin())->mount_ends();
+  for (const auto& drive : drives_) drive->end();
+  mount_.files.release_all();
+}
+
+bool Filesystem::drained() const {
+  return std::all_of(drives_.begin(), drives_.end(),
+                     [](const auto& drive) { return drive->device().drained(); });
 }
 
 // No FLUSH: without it libfuse answers ENOSYS, once, and the kernel never asks again. It would come with

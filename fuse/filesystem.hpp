@@ -1,43 +1,35 @@
-// The mounted tree: names, open files and the device behind them. Owns everything but the session.
-// Threads: event loop only.
+// The mounted tree: its names, the files open in it, and the drives it shows. Owns everything but the
+// kernel's end, the devices and the loop. Threads: event loop only. Nothing blocks.
 #pragma once
 
+#include <fuse_lowlevel.h>
 #include <spdlog/logger.h>
 
 #include <asio/io_context.hpp>
 #include <functional>
-#include <list>
 #include <memory>
-#include <unordered_set>
+#include <vector>
 
-#include "fuse/connection.hpp"
+#include "fuse/mounted_drive.hpp"
 #include "fuse/node_table.hpp"
-#include "fuse/publisher.hpp"
-#include "fuse/status_open.hpp"
 #include "libnvsock/device.hpp"
 
 namespace csdfs {
 
 class Filesystem {
  public:
-  Filesystem(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log);
+  Filesystem(asio::io_context& loop, spdlog::logger& log);
   ~Filesystem();
 
   static const fuse_lowlevel_ops& operations();  // user data: Filesystem*
 
-  asio::io_context& loop() { return loop_; }
-  nvsock::Device& device() { return device_; }
-  spdlog::logger& log() { return log_; }
-  NodeTable& nodes() { return nodes_; }
-  Publisher& publisher() { return publisher_; }
-  const Publisher& publisher() const { return publisher_; }
-  ParkedPool& parked_pool() { return parked_pool_; }
+  // Shows a drive; the first one's directory is the mount's root. `device` outlives the mount. REQUIRES:
+  // before the kernel mounts.
+  MountedDrive& add_drive(nvsock::Device& device);
+  MountedDrive& drive_of(const Node& node) { return *drives_[node.drive]; }
 
-  void add(Connection& connection) { connections_.insert(&connection); }
-  void remove(Connection& connection) { connections_.erase(&connection); }
-  void add(std::shared_ptr<StatusOpen> open) { status_opens_.insert(std::move(open)); }
-  void remove(const std::shared_ptr<StatusOpen>& open) { status_opens_.erase(open); }
-  const std::unordered_set<Connection*>& connections() const { return connections_; }
+  NodeTable& nodes() { return nodes_; }
+  Mount& mount() { return mount_; }
 
   // The buffer the request at hand arrived in, so that a write can keep its payload without a copy.
   void set_arrival(const nvsock::BufferRef* buffer) { arrival_ = buffer; }
@@ -46,23 +38,15 @@ class Filesystem {
   std::function<void()> on_mounted;  // called once, when the kernel has accepted the mount
 
   // The mount ends: every parked request is answered and every connection let go. Accepted bytes are still
-  // sent by the device.
+  // sent by the devices.
   void end();
+  bool drained() const;  // and now they are
 
  private:
-  asio::io_context& loop_;
-  nvsock::Device& device_;
-  spdlog::logger& log_;
-  Publisher publisher_;
+  Mount mount_;
   NodeTable nodes_;
-  ParkedPool parked_pool_;
-  std::unordered_set<Connection*> connections_;
-  std::unordered_set<std::shared_ptr<StatusOpen>> status_opens_;
+  std::vector<std::unique_ptr<MountedDrive>> drives_;  // by Node::drive
   const nvsock::BufferRef* arrival_ = nullptr;
 };
-
-// Text of MOUNT/status and MOUNT/connections (status_text.cpp).
-std::string status_text(const Filesystem& filesystem, const nvsock::Device& device);
-std::string connections_text(const Filesystem& filesystem, const nvsock::Device& device);
 
 }  // namespace csdfs

@@ -1,4 +1,5 @@
 // Where csdfs logs: standard error in the foreground, syslog as a daemon.
+// Threads: event loop only; what else runs in csdfs has nothing to say. Writing to standard error may block.
 #pragma once
 
 #include <spdlog/logger.h>

@@ -13,10 +13,10 @@
 
 #include "fuse/daemon.hpp"
 #include "fuse/filesystem.hpp"
+#include "fuse/kernel_mount.hpp"
 #include "fuse/log.hpp"
 #include "fuse/options.hpp"
 #include "fuse/run_loop.hpp"
-#include "fuse/session.hpp"
 #include "fuse/stale_mount.hpp"
 #include "libnvsock/base/preload_shim.hpp"
 
@@ -62,36 +62,36 @@ void warn_of_request_timeouts(spdlog::logger& log) {
   }
 }
 
-// Ends the loop when the drive has what was accepted, at the latest after this long. A terminal's Ctrl-C
+// Ends the loop when the drives have what was accepted, at the latest after this long. A terminal's Ctrl-C
 // and a service manager's stop should not take longer.
 constexpr auto shutdown_limit = 5s;
 constexpr auto shutdown_step = 20ms;
 
 class Shutdown {
  public:
-  Shutdown(asio::io_context& loop, nvsock::Device& device) : loop_(loop), device_(device), timer_(loop) {}
+  Shutdown(asio::io_context& loop, const Filesystem& filesystem)
+      : loop_(loop), filesystem_(filesystem), timer_(loop) {}
   void start() { step(std::chrono::steady_clock::now() + shutdown_limit); }
 
  private:
   void step(std::chrono::steady_clock::time_point deadline) {
-    if (device_.drained() || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
+    if (filesystem_.drained() || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
     timer_.expires_after(shutdown_step);
     timer_.async_wait([this, deadline](const asio::error_code&) { step(deadline); });
   }
 
   asio::io_context& loop_;
-  nvsock::Device& device_;
+  const Filesystem& filesystem_;
   asio::steady_timer timer_;
 };
 
 int run(const Options& options) {
-  bool replaced = false;
-  const nvsock::Result<std::string> mountpoint = prepare_mountpoint(options.mountpoint, replaced);
+  const nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
   if (!mountpoint) return failed(mountpoint.error());
 
   Daemon daemon(options.foreground);
   const auto log = make_log(options.foreground, options.verbose);
-  if (replaced) log->warn("replaced the mount that a killed csdfs left on {}", *mountpoint);
+  if (mountpoint->replaced) log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path);
   warn_of_request_timeouts(*log);
 
   asio::io_context loop(1);  // one thread runs it
@@ -101,35 +101,36 @@ int run(const Options& options) {
                                       .log = library_log(log)});
   if (!device) return failed(device.error());
 
-  Filesystem filesystem(loop, **device, *log);
-  Session session(loop, filesystem);
-  Shutdown shutdown(loop, **device);
+  Filesystem filesystem(loop, *log);
+  MountedDrive& drive = filesystem.add_drive(**device);
+  KernelMount kernel_mount(loop, filesystem);
+  Shutdown shutdown(loop, filesystem);
   filesystem.on_mounted = [&] {
-    log->info("{} is mounted on {}", options.device, *mountpoint);
+    log->info("{} is mounted on {}", options.device, mountpoint->path);
     daemon.ready();
   };
   const auto end = [&] {
-    session.unmount();
+    kernel_mount.unmount();
     filesystem.end();
     shutdown.start();
   };
-  session.on_unmounted = [&] {
-    log->info("{} was unmounted", *mountpoint);
+  kernel_mount.on_unmounted = [&] {
+    log->info("{} was unmounted", mountpoint->path);
     end();
   };
   asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
   signals.async_wait([&](const asio::error_code& cancelled, int signal) {
     if (cancelled) return;
-    log->info("signal {}: unmounting {}", signal, *mountpoint);
+    log->info("signal {}: unmounting {}", signal, mountpoint->path);
     end();
   });
   std::signal(SIGPIPE, SIG_IGN);
 
   for (const Publication& what : options.published) {
-    const nvsock::Result<bool> asked = filesystem.publisher().publish(what, {});
+    const nvsock::Result<void> asked = drive.publisher().publish(what, {});
     if (!asked) return failed(asked.error());
   }
-  const nvsock::Result<bool> mounted = session.mount(*mountpoint, options.fuse);
+  const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());
   run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return 0;

@@ -109,7 +109,7 @@ void Connection::ioctl(fuse_req_t request, unsigned command, const void* in, siz
       return reply(request, answer);
     }
     case NVSOCK_IOC_ERROR:
-      reply(request, stream_->take_error());
+      reply(request, take_error());
       return serve_changes();
     case NVSOCK_IOC_SHUTDOWN: {
       int how = 0;
@@ -154,7 +154,7 @@ void Connection::answer_receive(fuse_req_t request, const void* in, size_t in_si
   const size_t room = std::min<size_t>({message.length, out_size - sizeof message, NVSOCK_MESSAGE_MAX});
   const bool datagram = stream_->is_datagram();
   const bool peeks = (message.flags & NVSOCK_PEEK) != 0;
-  if (datagram && stream_->error() != 0) return void(fuse_reply_err(request, stream_->take_error()));
+  if (datagram && stream_->error() != 0) return void(fuse_reply_err(request, take_error()));
   const size_t next = stream_->next_read();
   if (datagram && !peeks && std::min<size_t>(next, message.length) > room) {
     return void(fuse_reply_err(request, EMSGSIZE));
@@ -165,7 +165,7 @@ void Connection::answer_receive(fuse_req_t request, const void* in, size_t in_si
   const bool something = stream_->can_read();
   const size_t size = stream_->peek(answer + sizeof message, std::min(room, next));
   if (!something && (room > 0 || datagram)) {
-    if (stream_->error() != 0) return void(fuse_reply_err(request, stream_->take_error()));
+    if (stream_->error() != 0) return void(fuse_reply_err(request, take_error()));
     if (!stream_->receive_ended()) return void(fuse_reply_err(request, EAGAIN));
   }
   const bool told = fuse_reply_ioctl(request, static_cast<int>(size), answer, sizeof message + size) == 0;

@@ -115,16 +115,16 @@ constexpr Range connect_range{"connect_timeout", 1, 86400, "seconds"};
 constexpr Range drain_range{"drain_timeout", 1, 86400, "seconds"};
 constexpr Range busy_range{"busy_poll", 0, 10000, "microseconds"};
 
-bool parse_in_range(const Range& range, const char* text, unsigned& out, std::string& error) {
-  if (text == nullptr) return true;
+// `text` may be null: not given.
+Result<unsigned> parse_in_range(const Range& range, const char* text, unsigned without) {
+  if (text == nullptr) return without;
   unsigned value = 0;
   if (!nvsock::parse_number(text, value) || value < range.least || value > range.most) {
-    error = std::string(range.name) + "=" + text + " is out of range (" + std::to_string(range.least) + "-" +
-            std::to_string(range.most) + " " + range.unit + ")";
-    return false;
+    return nvsock::Error{EINVAL, std::string(range.name) + "=" + text + " is out of range (" +
+                                     std::to_string(range.least) + "-" + std::to_string(range.most) + " " +
+                                     range.unit + ")"};
   }
-  out = value;
-  return true;
+  return value;
 }
 
 }  // namespace
@@ -177,11 +177,17 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   options.version = parsed.version != 0;
   if (options.help || options.version) return options;
 
-  std::string error;
-  if (!parse_in_range(connect_range, parsed.connect_timeout, options.connect_timeout, error) ||
-      !parse_in_range(drain_range, parsed.drain_timeout, options.drain_timeout, error) ||
-      !parse_in_range(busy_range, parsed.busy_poll, options.busy_poll, error)) {
-    return nvsock::Error{EINVAL, error};
+  const struct {
+    const Range& range;
+    const char* text;
+    unsigned& option;
+  } numbers[] = {{connect_range, parsed.connect_timeout, options.connect_timeout},
+                 {drain_range, parsed.drain_timeout, options.drain_timeout},
+                 {busy_range, parsed.busy_poll, options.busy_poll}};
+  for (const auto& [range, text, option] : numbers) {
+    const Result<unsigned> value = parse_in_range(range, text, option);
+    if (!value) return value.error();
+    option = *value;
   }
   if (parsed.device == nullptr || parsed.mountpoint == nullptr) {
     return nvsock::Error{EINVAL, "DEVICE and MOUNTPOINT are needed, such as: csdfs emu: /mnt/csd"};

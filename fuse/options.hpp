@@ -1,4 +1,5 @@
 // The command line of csdfs, in the manner of sshfs: DEVICE MOUNTPOINT, and -o for everything else.
+// Threads: the main thread, before there is another.
 #pragma once
 
 #include <string>

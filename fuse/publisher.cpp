@@ -1,10 +1,7 @@
 #include "fuse/publisher.hpp"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "libnvsock/base/quoted.hpp"
 
@@ -61,17 +58,21 @@ class Publisher::Port final : public nvsock::ListenerObserver {
   bool carries(uint64_t stream) const { return connections_.contains(stream); }
   const Endpoint& inside() const { return what_.inside; }
 
-  std::string text() const {
-    uint64_t from = from_drive_, to = to_drive_;
+  PublicationReport report() const {
+    PublicationReport report{.inside = what_.inside.text(),
+                             .service = what_.service.text(),
+                             .connections = connections_.size(),
+                             .accepted = accepted_,
+                             .failed = failed_,
+                             .to_drive = to_drive_,
+                             .from_drive = from_drive_,
+                             .listening = listening_,
+                             .error = error_};
     for (const auto& [id, splice] : connections_) {
-      from += splice->stream().bytes_received();
-      to += splice->stream().bytes_sent();
+      report.to_drive += splice->stream().bytes_sent();
+      report.from_drive += splice->stream().bytes_received();
     }
-    return fmt::format("{:<24} {:<24} {:>6} {:>8} {:>8} {:>14} {:>14}  {}\n", what_.inside.text(),
-                       what_.service.text(), connections_.size(), accepted_, failed_, to, from,
-                       listening_    ? "listening"
-                       : error_ == 0 ? "asking"
-                                     : std::strerror(error_));
+    return report;
   }
 
  private:
@@ -149,7 +150,7 @@ Publisher::~Publisher() {
   end();
 }
 
-Result<bool> Publisher::publish(const Publication& what, Answered answered) {
+Result<void> Publisher::publish(const Publication& what, Answered answered) {
   const std::string key = what.inside.text();
   if (ports_.contains(key)) return Error{EADDRINUSE, key + " inside the drive is published already"};
   if (ports_.size() == most_ports) {
@@ -165,7 +166,7 @@ Result<bool> Publisher::publish(const Publication& what, Answered answered) {
   }
   // Gone again if the drive refused meanwhile.
   if (ports_.contains(key)) port->hold(std::move(*listener));
-  return true;
+  return {};
 }
 
 bool Publisher::unpublish(const Endpoint& inside, int error) {
@@ -188,11 +189,10 @@ const Endpoint* Publisher::address_of(uint64_t stream) const {
   return nullptr;
 }
 
-std::string Publisher::text() const {
-  std::string text = fmt::format("{:<24} {:<24} {:>6} {:>8} {:>8} {:>14} {:>14}  {}\n", "INSIDE", "ON-HOST",
-                                 "NOW", "ACCEPTED", "FAILED", "TO-DRIVE", "FROM-DRIVE", "STATE");
-  for (const auto& [key, port] : ports_) text += port->text();
-  return text;
+std::vector<PublicationReport> Publisher::report() const {
+  std::vector<PublicationReport> reports;
+  for (const auto& [key, port] : ports_) reports.push_back(port->report());
+  return reports;
 }
 
 }  // namespace csdfs

@@ -13,7 +13,9 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "fuse/status_report.hpp"
 #include "libnvsock/device.hpp"
 #include "libnvsock/socket/stream_splice.hpp"
 
@@ -43,7 +45,7 @@ class Publisher {
   using Answered = std::function<void(int error)>;
   // An error, with a sentence: nothing is published, and nobody is called. Without `answered` a drive that
   // refuses is asked again and again.
-  nvsock::Result<bool> publish(const Publication& what, Answered answered);
+  nvsock::Result<void> publish(const Publication& what, Answered answered);
 
   // Nothing listens there any more, and its connections are reset. One that has no answer yet is answered
   // with `error`. False: nothing is published there.
@@ -54,7 +56,7 @@ class Publisher {
 
   // The published address that a stream came through; null: none.
   const nvsock::Endpoint* address_of(uint64_t stream) const;
-  std::string text() const;  // of MOUNT/published
+  std::vector<PublicationReport> report() const;  // MOUNT/published, by address inside
 
  private:
   class Port;

@@ -1,4 +1,5 @@
 // How csdfs waits: asleep when idle, awake for a moment after work.
+// Threads: the one that calls run_loop() is the event loop's.
 #pragma once
 
 #include <asio/io_context.hpp>

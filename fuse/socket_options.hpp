@@ -2,6 +2,7 @@
 //
 // The two timeouts act on parked reads and writes. The others have no meaning over relays (the drive owns
 // the socket) but programs read back what they set, and some give up when that fails.
+// Which there are is libnvsock/socket/option_table.hpp's to say. Threads: event loop only.
 #pragma once
 
 #include <sys/time.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "libnvsock/mount_abi.h"
+#include "libnvsock/socket/option_table.hpp"
 
 namespace csdfs {
 
@@ -28,7 +30,7 @@ class SocketOptions {
     int32_t level;
     int32_t name;
     uint32_t length;
-    uint8_t value[16];
+    uint8_t value[nvsock::largest_option];
   };
   const Entry* find(int32_t level, int32_t name) const;
   timeval timeout(int32_t name) const;

@@ -69,31 +69,32 @@ bool detach(const std::string& path) {
 
 }  // namespace
 
-nvsock::Result<std::string> prepare_mountpoint(const std::string& path, bool& replaced) {
-  replaced = false;
+nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path) {
   nvsock::Result<std::string> result = absolute(path);
-  if (!result) return result;
+  if (!result) return result.error();
+  Mountpoint place{.path = std::move(*result)};
   struct stat attr {};
-  while (mounted_type(*result).compare(0, 4, "fuse") == 0) {
+  while (mounted_type(place.path).compare(0, 4, "fuse") == 0) {
     // A dead one answers at once; a live csdfs never waits for anything in a lookup of its root.
-    if (stat(result->c_str(), &attr) == 0) {
-      if (mounted_type(*result) != "fuse.csdfs") break;
-      return nvsock::Error{EBUSY, "mountpoint " + *result + " already holds a csdfs; unmount it first"};
+    if (stat(place.path.c_str(), &attr) == 0) {
+      if (mounted_type(place.path) != "fuse.csdfs") break;
+      return nvsock::Error{EBUSY, "mountpoint " + place.path + " already holds a csdfs; unmount it first"};
     }
     if (errno != ENOTCONN && errno != ECONNABORTED) break;
-    if (!detach(*result)) {
+    if (!detach(place.path)) {
       const int code = errno;
       return nvsock::Error{code,
-                           "the dead mount on " + *result + " cannot be removed: " + std::strerror(code)};
+                           "the dead mount on " + place.path + " cannot be removed: " + std::strerror(code)};
     }
-    replaced = true;
+    place.replaced = true;
   }
-  if (stat(result->c_str(), &attr) != 0) {
+  if (stat(place.path.c_str(), &attr) != 0) {
     const int code = errno;
-    return nvsock::Error{code, "mountpoint " + *result + ": " + std::strerror(code)};
+    return nvsock::Error{code, "mountpoint " + place.path + ": " + std::strerror(code)};
   }
-  if (!S_ISDIR(attr.st_mode)) return nvsock::Error{ENOTDIR, "mountpoint " + *result + " is not a directory"};
-  return result;
+  if (!S_ISDIR(attr.st_mode))
+    return nvsock::Error{ENOTDIR, "mountpoint " + place.path + " is not a directory"};
+  return place;
 }
 
 }  // namespace csdfs

@@ -1,4 +1,5 @@
 // The mountpoint before mounting: what a killed csdfs left there, and whether it can be mounted on.
+// Threads: the main thread, before there is another (it may fork). Blocks for fusermount3 at most.
 #pragma once
 
 #include <string>
@@ -7,9 +8,14 @@
 
 namespace csdfs {
 
-// Makes PATH absolute and checks that it is a directory. A FUSE mount whose daemon is gone (every access
-// answers ENOTCONN) is detached first; *replaced tells. Never waits for a mount that is alive: a live
-// csdfs on the same place is refused (EBUSY).
-nvsock::Result<std::string> prepare_mountpoint(const std::string& path, bool& replaced);
+struct Mountpoint {
+  std::string path;       // absolute, without symbolic links
+  bool replaced = false;  // a dead mount was there
+};
+
+// Makes PATH absolute and checks that it is a directory. A FUSE mount whose daemon is gone (every
+// access answers ENOTCONN) is detached first. Never waits for a mount that is alive: a live csdfs on
+// the same place is refused (EBUSY).
+nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path);
 
 }  // namespace csdfs

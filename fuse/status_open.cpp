@@ -1,10 +1,9 @@
 #include "fuse/status_open.hpp"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <utility>
 
-#include "fuse/filesystem.hpp"
+#include "fuse/mounted_drive.hpp"
+#include "fuse/status_text.hpp"
 #include "fuse/text_file.hpp"
 
 namespace csdfs {
@@ -14,60 +13,43 @@ using namespace std::chrono_literals;
 
 constexpr auto patience = 1s;
 
-std::string counters_text(const nvsock::DriveCounters& counters) {
-  if (!counters) return "drive: the session was lost\n";
-  return fmt::format(
-      "drive:\n"
-      "  streams now: {}\n"
-      "  streams opened: {}\n"
-      "  streams refused: {}\n"
-      "  bytes to services: {}\n"
-      "  bytes from services: {}\n"
-      "  datagrams dropped: {}\n"
-      "  batches repeated: {}\n"
-      "  session seconds: {}\n",
-      counters->streams_now, counters->streams_opened, counters->opens_refused, counters->bytes_to_services,
-      counters->bytes_from_services, counters->datagrams_dropped, counters->batches_repeated,
-      counters->age_ms / 1000);
-}
-
 }  // namespace
 
-void StatusOpen::start(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info) {
+void open_status(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
   if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
-  const auto open = std::make_shared<StatusOpen>(filesystem, request, info);
-  filesystem.add(open);
-  const bool asked = filesystem.device().ask_counters([weak = std::weak_ptr(open)](const auto& counters) {
-    if (const auto self = weak.lock()) self->answer(counters_text(counters));
-  });
-  if (!asked) {
-    open->answer(filesystem.device().dialect() == "v1" ? "drive: has no counters\n"
-                                                       : "drive: does not answer now\n");
-  } else if (open->request_ != nullptr) {
-    fuse_req_interrupt_func(request, interrupted, open.get());
-    open->timer_->arm(patience, [self = open.get()] { self->answer("drive: did not answer within 1 s\n"); });
-  }
+  const auto open = std::make_shared<StatusOpen>(drive, request);
+  drive.hold(open);
+  open->start();
 }
 
-StatusOpen::StatusOpen(Filesystem& filesystem, fuse_req_t request, const fuse_file_info& info)
-    : filesystem_(filesystem),
-      request_(request),
-      info_(info),
-      timer_(nvsock::AsioClock(filesystem.loop()).make_timer()) {}
+StatusOpen::StatusOpen(MountedDrive& drive, fuse_req_t request)
+    : drive_(drive), request_(request), timer_(nvsock::AsioClock(drive.mount().loop).make_timer()) {}
+
+void StatusOpen::start() {
+  using Why = DriveReport::Why;
+  const bool asked = drive_.device().ask_counters([weak = weak_from_this()](const auto& counters) {
+    const auto self = weak.lock();
+    if (self) self->answer({counters, Why::session_lost});
+  });
+  if (!asked) {
+    answer({{}, drive_.device().dialect() == "v1" ? Why::has_none : Why::not_now});
+  } else if (request_ != nullptr) {
+    fuse_req_interrupt_func(request_, interrupted, this);
+    timer_->arm(patience, [this] { answer({{}, Why::too_slow}); });
+  }
+}
 
 void StatusOpen::interrupted(fuse_req_t, void* self) {
   static_cast<StatusOpen*>(self)->fail(EINTR);
 }
 
-void StatusOpen::answer(const std::string& drive) {
-  const auto self = shared_from_this();
-  filesystem_.remove(self);
-  open_text(std::exchange(request_, nullptr), info_, status_text(filesystem_, filesystem_.device()) + drive);
+void StatusOpen::answer(const DriveReport& told) {
+  const auto self = drive_.take(*this);
+  open_text(drive_.mount().files, std::exchange(request_, nullptr), text_of(report_status(drive_, told)));
 }
 
 void StatusOpen::fail(int error) {
-  const auto self = shared_from_this();
-  filesystem_.remove(self);
+  const auto self = drive_.take(*this);
   fuse_reply_err(std::exchange(request_, nullptr), error);
 }
 

@@ -1,28 +1,68 @@
-// What MOUNT/status and MOUNT/connections say, for people and for grep.
+#include "fuse/status_text.hpp"
+
 #include <spdlog/fmt/fmt.h>
 
-#include <map>
-
-#include "fuse/filesystem.hpp"
+#include <cstring>
 
 namespace csdfs {
 namespace {
 
-using nvsock::Stream;
+std::string_view name_of(ConnectionReport::State state) {
+  switch (state) {
+    using enum ConnectionReport::State;
+    case connecting:
+      return "connecting";
+    case open:
+      return "open";
+    case half_closed:
+      return "half-closed";
+    case peer_ended:
+      return "peer-ended";
+    case ended:
+      return "ended";
+    case failed:
+      return "failed";
+    case closing:
+      return "closing";
+  }
+  return "?";
+}
 
-std::string_view state_name(const Stream& stream) {
-  if (stream.state() == Stream::State::connecting) return "connecting";
-  if (stream.broken()) return "failed";
-  if (stream.receive_ended() && stream.send_ended()) return "ended";
-  if (stream.receive_ended()) return "peer-ended";
-  if (stream.send_ended()) return "half-closed";
-  return "open";
+std::string_view sentence_of(DriveReport::Why why) {
+  switch (why) {
+    using enum DriveReport::Why;
+    case has_none:
+      return "has no counters";
+    case not_now:
+      return "does not answer now";
+    case session_lost:
+      return "the session was lost";
+    case too_slow:
+      return "did not answer within 1 s";
+  }
+  return "?";
+}
+
+std::string text_of(const DriveReport& drive) {
+  if (!drive.counters) return fmt::format("drive: {}\n", sentence_of(drive.why_none));
+  return fmt::format(
+      "drive:\n"
+      "  streams now: {}\n"
+      "  streams opened: {}\n"
+      "  streams refused: {}\n"
+      "  bytes to services: {}\n"
+      "  bytes from services: {}\n"
+      "  datagrams dropped: {}\n"
+      "  batches repeated: {}\n"
+      "  session seconds: {}\n",
+      drive.counters->streams_now, drive.counters->streams_opened, drive.counters->opens_refused,
+      drive.counters->bytes_to_services, drive.counters->bytes_from_services,
+      drive.counters->datagrams_dropped, drive.counters->batches_repeated, drive.counters->age_ms / 1000);
 }
 
 }  // namespace
 
-std::string status_text(const Filesystem& filesystem, const nvsock::Device& device) {
-  const nvsock::DialectCounters& counters = device.counters();
+std::string text_of(const StatusReport& report) {
   std::string text = fmt::format(
       "device: {}\n"
       "model: {}\n"
@@ -39,40 +79,42 @@ std::string status_text(const Filesystem& filesystem, const nvsock::Device& devi
       "abandoned commands: {}\n"
       "bytes to drive: {}\n"
       "bytes from drive: {}\n",
-      device.uri().text, device.model(), device.port(), device.dialect(), device.dialect_reason(),
-      device.max_streams(), counters.streams_now, filesystem.connections().size(), counters.opens,
-      counters.open_failures, counters.commands, counters.in_flight_now, counters.max_in_flight,
-      counters.abandoned_now, counters.bytes_sent, counters.bytes_received);
-  if (const auto session = device.session_status()) {
-    text += fmt::format("session: {}\nsessions resumed: {}\nsessions lost: {}\n", session->link,
-                        session->resumed, session->lost);
+      report.device, report.model, report.port, report.dialect, report.dialect_reason,
+      report.most_connections, report.counters.streams_now, report.files_open, report.counters.opens,
+      report.counters.open_failures, report.counters.commands, report.counters.in_flight_now,
+      report.counters.max_in_flight, report.counters.abandoned_now, report.counters.bytes_sent,
+      report.counters.bytes_received);
+  if (report.session) {
+    text += fmt::format("session: {}\nsessions resumed: {}\nsessions lost: {}\n", report.session->link,
+                        report.session->resumed, report.session->lost);
   }
-  if (const std::string faults = device.faults_text(); !faults.empty()) {
-    text += fmt::format("faults: {}\n", faults);
+  if (!report.faults.empty()) text += fmt::format("faults: {}\n", report.faults);
+  return text + text_of(report.drive);
+}
+
+std::string text_of(const std::vector<ConnectionReport>& connections) {
+  std::string text = fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", "ID", "STATE",
+                                 "PID", "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
+  for (const ConnectionReport& connection : connections) {
+    text +=
+        fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}{}{}\n", connection.id,
+                    name_of(connection.state), connection.opener ? std::to_string(*connection.opener) : "-",
+                    connection.to_drive, connection.from_drive, connection.unsent, connection.unread,
+                    connection.address, connection.published.empty() ? "" : " to ", connection.published);
   }
   return text;
 }
 
-std::string connections_text(const Filesystem& filesystem, const nvsock::Device& device) {
-  std::map<uint64_t, pid_t> openers;
-  for (const Connection* connection : filesystem.connections()) {
-    openers[connection->stream_id()] = connection->opener();
-  }
-  std::map<uint64_t, const Stream*> streams;  // by number, so that the newest is last
-  device.for_each_stream([&](const Stream& stream) { streams[stream.id()] = &stream; });
-
-  std::string text = fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", "ID", "STATE",
-                                 "PID", "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
-  for (const auto& [id, stream] : streams) {
-    const auto opener = openers.find(id);
-    const nvsock::Endpoint* const published = filesystem.publisher().address_of(id);
-    const bool ours = opener != openers.end() || published != nullptr;
-    text += fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", id,
-                        ours ? state_name(*stream) : "closing",
-                        opener == openers.end() ? "-" : std::to_string(opener->second), stream->bytes_sent(),
-                        stream->bytes_received(), stream->unsent(), stream->readable(),
-                        (stream->is_datagram() ? stream->peer().path() : stream->peer().text()) +
-                            (published != nullptr ? " to " + published->text() : ""));
+std::string text_of(const std::vector<PublicationReport>& publications) {
+  std::string text = fmt::format("{:<24} {:<24} {:>6} {:>8} {:>8} {:>14} {:>14}  {}\n", "INSIDE", "ON-HOST",
+                                 "NOW", "ACCEPTED", "FAILED", "TO-DRIVE", "FROM-DRIVE", "STATE");
+  for (const PublicationReport& published : publications) {
+    text += fmt::format("{:<24} {:<24} {:>6} {:>8} {:>8} {:>14} {:>14}  {}\n", published.inside,
+                        published.service, published.connections, published.accepted, published.failed,
+                        published.to_drive, published.from_drive,
+                        published.listening    ? "listening"
+                        : published.error == 0 ? "asking"
+                                               : std::strerror(published.error));
   }
   return text;
 }

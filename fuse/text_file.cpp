@@ -11,7 +11,6 @@ class TextFile final : public OpenFile {
   void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
     reply_text(request, text_, size, offset, info);
   }
-  void release() override { delete this; }
 
  private:
   const std::string text_;
@@ -19,8 +18,8 @@ class TextFile final : public OpenFile {
 
 }  // namespace
 
-void open_text(fuse_req_t request, fuse_file_info info, std::string text) {
-  reply_open(request, info, *new TextFile(std::move(text)));
+void open_text(OpenFiles& files, fuse_req_t request, std::string text) {
+  files.answer_open(request, std::make_unique<TextFile>(std::move(text)), 0);
 }
 
 void reply_text(fuse_req_t request, const std::string& text, size_t size, off_t offset,

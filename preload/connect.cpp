@@ -23,6 +23,7 @@
 
 #include <utility>
 
+#include "preload/connect_error.hpp"
 #include "preload/endpoint.hpp"
 #include "preload/epoll_rearm.hpp"
 #include "preload/log.hpp"
@@ -172,7 +173,7 @@ int connect_socket(int fd, const sockaddr* to, socklen_t size) {
 // EISCONN at once, which callers that poll by connect() have to accept in any case.
 int connect_again(int fd, const sockaddr* to, socklen_t size) {
   nvsock_info info{};
-  if (!describe(fd, info)) return fail(ENETUNREACH);
+  if (!describe(fd, info)) return fail(no_csdfs);
   if (to != nullptr && size >= sizeof(sa_family_t) && to->sa_family == AF_UNSPEC) {
     return become_socket(fd, info.domain, info.socket_type);
   }
@@ -182,9 +183,8 @@ int connect_again(int fd, const sockaddr* to, socklen_t size) {
   if (info.state == NVSOCK_CONNECTED) return fail(EISCONN);
   if (info.state == NVSOCK_CONNECTING) return is_nonblocking(fd) ? fail(EALREADY) : wait_connected(fd);
 
-  int error = 0;
-  ask(fd, NVSOCK_IOC_ERROR, &error);
-  if (error != 0) return fail(connect_error(error));
+  const int error = take_connect_error(fd);
+  if (error != 0) return fail(error);
   return become_socket(fd, info.domain, SOCK_STREAM) == 0 ? connect_socket(fd, to, size) : -1;
 }
 
@@ -205,22 +205,22 @@ bool would_route(int fd, const sockaddr* to, socklen_t size) {
   return routed;
 }
 
-bool become_flow(int fd, const sockaddr* to, socklen_t size, int& result) {
-  if (to == nullptr || !settings().routes.names_datagrams() || !hooks_active()) return false;
+std::optional<int> become_flow(int fd, const sockaddr* to, socklen_t size) {
+  if (to == nullptr || !settings().routes.names_datagrams() || !hooks_active()) return std::nullopt;
   const Kind kind = kind_of(fd);
-  if (kind == Kind::stream) return false;
+  if (kind == Kind::stream) return std::nullopt;
   const Errno saved;
   if (kind == Kind::datagram) {
-    result = 0;
-    if (goes_to(fd, endpoint_of(to, size))) return saved.restore(), true;
+    if (goes_to(fd, endpoint_of(to, size))) return saved.kept_on_success(0);
     nvsock_info info{};
-    result = describe(fd, info) ? become_socket(fd, info.domain, SOCK_DGRAM) : fail(ENETUNREACH);
-    if (result != 0) return true;
+    if (!describe(fd, info)) return fail(no_csdfs);
+    if (become_socket(fd, info.domain, SOCK_DGRAM) != 0) return -1;
   }
-  const bool routed = integer_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && would_route(fd, to, size);
-  if (routed) result = saved.kept_on_success(connect_socket(fd, to, size));
-  if (!routed) saved.restore();
-  return routed;
+  if (integer_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && would_route(fd, to, size)) {
+    return saved.kept_on_success(connect_socket(fd, to, size));
+  }
+  saved.restore();
+  return std::nullopt;
 }
 
 int connect_routed(int fd, const sockaddr* to, socklen_t size) {

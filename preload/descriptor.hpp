@@ -1,5 +1,7 @@
 // A descriptor of the shim's own: closed at the end of the block, and never 0, 1 or 2, which a program that
 // closed them expects to get from its own next open().
+//
+// Threads: any, signal handlers too; an object belongs to one.
 #pragma once
 
 #include <errno.h>

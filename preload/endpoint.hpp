@@ -1,4 +1,6 @@
-// An IPv4 or IPv6 address with a port, taken from what the caller gave connect().
+// An IPv4 or IPv6 address with a port, taken from what the caller gave connect(). A value; allocates nothing.
+//
+// Threads: any, signal handlers too.
 #pragma once
 
 #include <arpa/inet.h>

@@ -6,6 +6,9 @@
 // events and with which data; afterwards the same is added again.
 //
 // The cost is a look at every open descriptor, about 1 us each, on each routed connect().
+//
+// Threads: any; an object belongs to one. What another thread registers between find() and restore() is lost.
+// Nothing is told of failure: a registration that cannot be found or made again is one that is gone.
 #pragma once
 
 #include <cstddef>

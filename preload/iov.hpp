@@ -1,4 +1,7 @@
-// Walks an iovec array as one run of bytes.
+// Walks an iovec array as one run of bytes. The array and its memory are the caller's, and outlive the
+// cursor.
+//
+// Threads: any, signal handlers too; an object belongs to one.
 #pragma once
 
 #include <string.h>

@@ -1,5 +1,8 @@
 // NVSOCK_LOG: one line per decision, to stderr or appended to a file. Nothing is ever written otherwise,
 // and never to stdout. The file is opened for each line, because a guest keeps no descriptor.
+//
+// Threads: any, signal handlers too: lines do not mix. A file that blocks (a fifo) is not waited for. A line
+// that cannot be written is lost.
 #pragma once
 
 #include "preload/settings.hpp"

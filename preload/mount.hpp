@@ -1,4 +1,6 @@
 // Opening connections: MOUNT/tcp/HOST:PORT, and MOUNT/udp/HOST:PORT for datagrams.
+//
+// Threads: any, signal handlers too.
 #pragma once
 
 #include <string_view>
@@ -17,9 +19,6 @@ struct Opened {
 // `name` is "tcp/HOST:PORT" or "udp/HOST:PORT"; `flags` is O_NONBLOCK or 0. The file is close-on-exec. Blocks
 // as the flags say.
 Opened open_connection(std::string_view name, int flags);
-
-// An error of csdfs or of the kernel's FUSE, as callers of connect() know them.
-int connect_error(int error);
 
 // Waits until the connection is established or has failed, for SO_SNDTIMEO at most: the rest of a blocking
 // connect(), with its results and errors. REQUIRES: is_ours(fd).

@@ -1,61 +1,17 @@
 #include "preload/options.hpp"
 
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 
 #include <algorithm>
+#include <optional>
 
+#include "preload/connect_error.hpp"
 #include "preload/ours.hpp"
 #include "preload/real.hpp"
 
 namespace nvsock::preload {
 namespace {
-
-struct Name {
-  int level, name;
-};
-
-// What a program may have set before connect() and expects to hold after it.
-constexpr Name kCarried[] = {
-    {SOL_SOCKET, SO_RCVTIMEO},
-    {SOL_SOCKET, SO_SNDTIMEO},
-    {SOL_SOCKET, SO_KEEPALIVE},
-    {SOL_SOCKET, SO_LINGER},
-    {SOL_SOCKET, SO_SNDBUF},
-    {SOL_SOCKET, SO_RCVBUF},
-    {SOL_SOCKET, SO_RCVLOWAT},
-    {SOL_SOCKET, SO_OOBINLINE},
-    {SOL_SOCKET, SO_REUSEADDR},
-    {SOL_SOCKET, SO_REUSEPORT},
-    {SOL_SOCKET, SO_PRIORITY},
-    {SOL_SOCKET, SO_DONTROUTE},
-    {SOL_SOCKET, SO_BROADCAST},
-    {SOL_SOCKET, SO_MARK},
-    {IPPROTO_TCP, TCP_NODELAY},
-    {IPPROTO_TCP, TCP_CORK},
-    {IPPROTO_TCP, TCP_KEEPIDLE},
-    {IPPROTO_TCP, TCP_KEEPINTVL},
-    {IPPROTO_TCP, TCP_KEEPCNT},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT},
-    {IPPROTO_TCP, TCP_QUICKACK},
-    {IPPROTO_TCP, TCP_SYNCNT},
-    {IPPROTO_TCP, TCP_LINGER2},
-    {IPPROTO_TCP, TCP_MAXSEG},
-    {IPPROTO_TCP, TCP_NOTSENT_LOWAT},
-    {IPPROTO_TCP, TCP_CONGESTION},
-    {IPPROTO_IP, IP_TOS},
-    {IPPROTO_IP, IP_TTL},
-    {IPPROTO_IP, IP_MTU_DISCOVER},
-    {IPPROTO_IP, IP_RECVERR},
-    {IPPROTO_IPV6, IPV6_TCLASS},
-    {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
-    {IPPROTO_IPV6, IPV6_V6ONLY},
-};
-
-bool is_buffer_size(int level, int name) {
-  return level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF);
-}
 
 int answer(const void* known, socklen_t known_size, void* value, socklen_t* size) {
   *size = std::min(*size, known_size);
@@ -77,29 +33,29 @@ int tcp_information(int fd, void* value, socklen_t* size) {
   return answer(&tcp, sizeof tcp, value, size);
 }
 
-// What every connection of csdfs has in common, or what the mount's ABI has a question of its own for.
-bool answered_here(int fd, int name, void* value, socklen_t* size, int& result) {
+// What every connection of csdfs has in common, or what the mount's ABI has a question of
+// its own for. Nothing: neither.
+std::optional<int> answer_here(int fd, int name, void* value, socklen_t* size) {
   nvsock_info info{};
   int error = 0;
   switch (name) {
     case SO_ERROR:
-      result = static_cast<int>(ask(fd, NVSOCK_IOC_ERROR, &error));
-      if (result == 0) result = answer(error, value, size);
-      return true;
+      if (ask(fd, NVSOCK_IOC_ERROR, &error) != 0) return -1;
+      // Of a connection that was never established this is the answer to a connect() that did not wait.
+      if (error != 0 && describe(fd, info) && info.state == NVSOCK_FAILED) error = told_by_connect(error);
+      return answer(error, value, size);
     case SO_ACCEPTCONN:
-      result = answer(0, value, size);
-      return true;
+      return answer(0, value, size);
     case SO_TYPE:
     case SO_DOMAIN:
     case SO_PROTOCOL:
-      if (!describe(fd, info)) return false;
-      result = answer(name == SO_TYPE     ? info.socket_type
-                      : name == SO_DOMAIN ? info.domain
-                                          : info.protocol,
-                      value, size);
-      return true;
+      if (!describe(fd, info)) return std::nullopt;
+      return answer(name == SO_TYPE     ? info.socket_type
+                    : name == SO_DOMAIN ? info.domain
+                                        : info.protocol,
+                    value, size);
     default:
-      return false;
+      return std::nullopt;
   }
 }
 
@@ -118,9 +74,9 @@ int set_any(int fd, int level, int name, const void* value, socklen_t size) {
 int get_option(int fd, int level, int name, void* value, socklen_t* size) {
   if (value == nullptr || size == nullptr) return fail(EFAULT);
   if (static_cast<int>(*size) < 0) return fail(EINVAL);
-  int result = 0;
-  if (level == SOL_SOCKET && answered_here(fd, name, value, size, result)) return result;
-
+  if (level == SOL_SOCKET) {
+    if (const std::optional<int> result = answer_here(fd, name, value, size)) return *result;
+  }
   nvsock_option option{};
   option.level = level;
   option.name = name;
@@ -144,19 +100,18 @@ int set_option(int fd, int level, int name, const void* value, socklen_t size) {
 }
 
 void SavedOptions::collect(int fd, int untouched) {
-  static_assert(std::size(kCarried) <= kMaxOptions);
   count_ = 0;
-  for (const Name& carried : kCarried) {
+  for (const SocketOption& carried : socket_options) {
+    if (carried.carried == Carried::no) continue;
     Option& option = options_[count_];
-    option = {carried.level, carried.name, kMaxSize, {}};
-    unsigned char plain[kMaxSize] = {};
-    socklen_t plain_size = kMaxSize;
+    option = {carried.level, carried.name, largest_option, {}};
+    unsigned char plain[largest_option] = {};
+    socklen_t plain_size = largest_option;
     if (get_any(fd, carried.level, carried.name, option.value, &option.size) != 0) continue;
     if (get_any(untouched, carried.level, carried.name, plain, &plain_size) != 0) continue;
-    if (memcmp(option.value, plain, kMaxSize) == 0) continue;
+    if (memcmp(option.value, plain, largest_option) == 0) continue;
 
-    // The kernel doubles a buffer size for its bookkeeping when it is set, and reports the double.
-    if (is_buffer_size(carried.level, carried.name)) {
+    if (is_told_doubled(carried.level, carried.name)) {
       int bytes = 0;
       memcpy(&bytes, option.value, sizeof bytes);
       bytes /= 2;

@@ -1,9 +1,14 @@
-// Socket options, of sockets and of mount files alike.
+// Socket options, of sockets and of mount files alike. Which are carried from one to the
+// other is libnvsock/socket/option_table.hpp's to say.
+//
+// Threads: any, signal handlers too. Nothing blocks. Errors are errno, as getsockopt(2) has it.
 #pragma once
 
 #include <sys/socket.h>
 
 #include <cstddef>
+
+#include "libnvsock/socket/option_table.hpp"
 
 namespace nvsock::preload {
 
@@ -22,14 +27,12 @@ class SavedOptions {
   void apply(int fd) const;
 
  private:
-  static constexpr std::size_t kMaxOptions = 40;
-  static constexpr std::size_t kMaxSize = 16;  // a timeval, a congestion control's name
   struct Option {
     int level, name;
     socklen_t size;
-    unsigned char value[kMaxSize];
+    unsigned char value[largest_option];
   };
-  Option options_[kMaxOptions];
+  Option options_[count_carried()];
   std::size_t count_ = 0;
 };
 

@@ -3,6 +3,8 @@
 // Nothing about a descriptor is remembered: duplicates, forks, exec, close_range() and raw system calls
 // would make any table stale. A hook calls the real function first and comes here when it said ENOTSOCK;
 // the kernel and csdfs know the rest.
+//
+// Threads: any, signal handlers too. A question to csdfs waits for csdfs, which answers from memory.
 #pragma once
 
 #include <errno.h>

@@ -4,6 +4,8 @@
 // Until then (another library's constructor, an allocator starting up) each entry is a bare system call.
 // Afterwards it is the next definition in search order, which keeps thread cancellation, sanitizer
 // interceptors and other preloaded libraries working.
+//
+// Threads: any, signal handlers too, but for resolve_all().
 #pragma once
 
 #include <sys/socket.h>

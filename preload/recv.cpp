@@ -21,9 +21,9 @@
 #include <algorithm>
 #include <iterator>
 
+#include "preload/addresses.hpp"
 #include "preload/descriptor.hpp"
 #include "preload/iov.hpp"
-#include "preload/names.hpp"
 #include "preload/ours.hpp"
 #include "preload/real.hpp"
 #include "preload/signals.hpp"

@@ -10,6 +10,8 @@
 //
 // A typo must not send anything to a place the user did not choose, neither the network nor the drive:
 // from a malformed rule on, and after the last rule there is room for, the verdict is `refuse`.
+//
+// Threads: parse() before there are several; then the table is constant, and any may ask.
 #pragma once
 
 #include <cstddef>
@@ -42,10 +44,9 @@ class Routes {
   static constexpr std::size_t kMaxRules = 64;  // 2 KiB of static memory; lists are written by hand
 
   // Replaces the rules. Returns the text of the rule at which understanding ended, empty if there is none.
-  // Not thread-safe: called before the table is in use.
   std::string_view parse(std::string_view rules);
 
-  // Any thread, signal handlers too. `type` is SOCK_STREAM or SOCK_DGRAM.
+  // `type` is SOCK_STREAM or SOCK_DGRAM.
   Verdict decide(const Endpoint& to, int type) const;
   // Some rule may send datagrams elsewhere than the network.
   bool names_datagrams() const { return names_datagrams_; }

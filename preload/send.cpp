@@ -125,17 +125,17 @@ ssize_t send_message(Kind kind, int fd, const msghdr* message, int flags) {
 
 // True: the descriptor could not become the flow to the destination, and errno says why.
 bool no_flow(int fd, const void* to, socklen_t to_size) {
-  int result = 0;
-  return become_flow(fd, static_cast<const sockaddr*>(to), to_size, result) && result != 0;
+  return become_flow(fd, static_cast<const sockaddr*>(to), to_size).value_or(0) != 0;
 }
 
-// Fast open of a socket that goes to the mount. False: it does not, and the real function is asked.
-bool fast_open(int fd, const void* to, socklen_t to_size, int& flags, int& result) {
+// Fast open of a socket that goes to the mount connects it, and there is nothing fast to be had
+// from `flags` any more. Of any other nothing is done: the real function is asked. False: it could
+// not be connected, errno says why.
+bool fast_open(int fd, const void* to, socklen_t to_size, int& flags) {
   const auto* address = static_cast<const sockaddr*>(to);
-  if ((flags & MSG_FASTOPEN) == 0 || !would_route(fd, address, to_size)) return false;
+  if ((flags & MSG_FASTOPEN) == 0 || !would_route(fd, address, to_size)) return true;
   flags &= ~MSG_FASTOPEN;
-  result = connect_routed(fd, address, to_size);
-  return true;
+  return connect_routed(fd, address, to_size) == 0;
 }
 
 // write() and writev(): as before, with the two things that signals do.
@@ -171,8 +171,7 @@ NVSOCK_HOOK ssize_t send(int fd, const void* data, size_t size, int flags) {
 NVSOCK_HOOK ssize_t sendto(int fd, const void* data, size_t size, int flags, const sockaddr* to,
                            socklen_t to_size) {
   const Errno saved;
-  int connected = 0;
-  if (fast_open(fd, to, to_size, flags, connected) && connected != 0) return -1;
+  if (!fast_open(fd, to, to_size, flags)) return -1;
   if (no_flow(fd, to, to_size)) return -1;
   const ssize_t result = real::sendto(fd, data, size, flags, to, to_size);
   const Kind kind = result == -1 ? refused_kind(fd) : Kind::none;
@@ -182,11 +181,7 @@ NVSOCK_HOOK ssize_t sendto(int fd, const void* data, size_t size, int flags, con
 
 NVSOCK_HOOK ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   const Errno saved;
-  int connected = 0;
-  if ((flags & MSG_FASTOPEN) != 0 && message != nullptr &&
-      fast_open(fd, message->msg_name, message->msg_namelen, flags, connected) && connected != 0) {
-    return -1;
-  }
+  if (message != nullptr && !fast_open(fd, message->msg_name, message->msg_namelen, flags)) return -1;
   if (message != nullptr && no_flow(fd, message->msg_name, message->msg_namelen)) return -1;
   const ssize_t result = real::sendmsg(fd, message, flags);
   const Kind kind = result == -1 ? refused_kind(fd) : Kind::none;

@@ -1,6 +1,8 @@
 // What the user chose, read from the environment once: NVSOCK_MOUNT, NVSOCK_ROUTE, NVSOCK_LOG.
 //
 // A process that gained privileges by exec (AT_SECURE) gets the defaults: its environment is its caller's.
+//
+// Threads: any, signal handlers too, once the constructor has run.
 #pragma once
 
 #include <limits.h>

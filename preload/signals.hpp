@@ -4,6 +4,8 @@
 // And a call that a handler installed with SA_RESTART interrupts goes on, if it is a socket's; the kernel
 // never restarts one on a FUSE file. Programs that wait for a child or redraw a window in a handler depend
 // on it: their loops do not look for EINTR.
+//
+// Threads: any, signal handlers too. Nothing blocks but the call that restarting() is given.
 #pragma once
 
 #include <sys/types.h>

@@ -1,4 +1,6 @@
 // A line of text in a fixed buffer: snprintf() is neither async-signal-safe nor free of allocation.
+//
+// Threads: any, signal handlers too; an object belongs to one.
 #pragma once
 
 #include <string.h>

@@ -1,4 +1,6 @@
-// The end of a wait: SO_RCVTIMEO, SO_SNDTIMEO, or never.
+// The end of a wait: SO_RCVTIMEO, SO_SNDTIMEO, or never. A value.
+//
+// Threads: any, signal handlers too.
 #pragma once
 
 #include <limits.h>

@@ -10,7 +10,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using nvsock::fuzz::check;
   nvsock::fuzz::Input input(data, size);
-  csdfs::NodeTable table;
+  constexpr csdfs::FixedFile rows[] = {
+      {"tcp", 2, S_IFDIR | 0755, nullptr, nvsock::SocketType::stream},
+      {"status", 3, S_IFREG | 0444, nullptr},
+      {"udp", 5, S_IFDIR | 0755, nullptr, nvsock::SocketType::datagram},
+  };
+  csdfs::NodeTable table(rows);
+  table.add_drive();
   std::map<fuse_ino_t, uint64_t> held;  // references a kernel would hold
   while (!input.empty()) {
     const bool forget = input.below(4) == 0;

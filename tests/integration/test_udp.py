@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import sys
+import tempfile
 import threading
 
 from harness.case import CsdTest, main
@@ -485,12 +486,15 @@ class Programs(Udp):
 
     def test_a_drive_without_udp_is_unreachable(self):
         self.drive = self.mount("emu:?dialect=v1")
-        told = self.preloaded([sys.executable, "-c", "import errno, socket\n"
+        log = tempfile.NamedTemporaryFile("r")
+        self.addCleanup(log.close)
+        told = self.preloaded(["env", f"NVSOCK_LOG={log.name}", sys.executable, "-c", "import errno, socket\n"
                                "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
                                "for call in (lambda: s.connect(('127.0.0.1', 9)), lambda: s.sendto(b'x', ('127.0.0.1', 9))):\n"
                                "  try: call()\n"
                                "  except OSError as error: print(errno.errorcode[error.errno])"])
         self.assertEqual(told, "ENETUNREACH\nENETUNREACH\n")
+        self.assertEqual(log.read().count("says EPROTONOSUPPORT, which connect() tells as ENETUNREACH"), 2)
 
 
 if __name__ == "__main__":

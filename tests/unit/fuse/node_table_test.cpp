@@ -14,6 +14,11 @@ using nvsock::test::expect_sentence;
 constexpr fuse_ino_t tcp = 2;
 constexpr fuse_ino_t udp = 5;
 
+constexpr FixedFile rows[] = {{"tcp", tcp, S_IFDIR | 0755, nullptr, nvsock::SocketType::stream},
+                              {"status", 3, S_IFREG | 0444, nullptr},
+                              {"ctl", 4, S_IFREG | 0600, nullptr},
+                              {"udp", udp, S_IFDIR | 0755, nullptr, nvsock::SocketType::datagram}};
+
 class NodeTableTest : public ::testing::Test {
  protected:
   const Node* look_up(fuse_ino_t parent, std::string_view name) {
@@ -24,25 +29,65 @@ class NodeTableTest : public ::testing::Test {
     return found->second;
   }
 
-  NodeTable table;
+  NodeTableTest() { table.add_drive(); }
+
+  NodeTable table{rows};
   fuse_ino_t id = 0;  // of what look_up() found last
 };
 
 TEST_F(NodeTableTest, root_holds_the_fixed_names_and_nothing_else) {
   ASSERT_NE(table.find(FUSE_ROOT_ID), nullptr);
-  EXPECT_EQ(table.find(FUSE_ROOT_ID)->kind, Node::Kind::root);
+  EXPECT_EQ(table.find(FUSE_ROOT_ID)->kind, Node::Kind::drive);
   std::set<ino_t> numbers{table.find(FUSE_ROOT_ID)->number};
-  for (const FixedName& entry : fixed_names) {
+  for (const FixedFile& entry : rows) {
     const Node* node = look_up(FUSE_ROOT_ID, entry.name);
     ASSERT_NE(node, nullptr) << entry.name;
     EXPECT_EQ(id, entry.id);
     EXPECT_TRUE(numbers.insert(node->number).second) << entry.name << " shares its st_ino";
-    EXPECT_EQ(node->is_directory(), entry.name == "tcp" || entry.name == "udp");
+    EXPECT_EQ(node->is_directory(), entry.is_directory());
+    EXPECT_EQ(node->fixed, &entry);
   }
   for (const char* name : {"sctp", "TCP", "tcp ", "", "127.0.0.1:22"}) {
     const auto found = table.look_up(FUSE_ROOT_ID, name);
     ASSERT_FALSE(found) << name;
     EXPECT_EQ(found.error().code, ENOENT) << name;
+  }
+}
+
+TEST_F(NodeTableTest, a_drives_directory_lists_its_rows_and_others_list_nothing) {
+  std::vector<std::string> names;
+  for (const auto& [name, node] : table.entries(*table.find(FUSE_ROOT_ID))) {
+    names.push_back(name);
+    EXPECT_EQ(node, look_up(FUSE_ROOT_ID, name));
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"tcp", "status", "ctl", "udp"}));
+  EXPECT_TRUE(table.entries(*table.find(tcp)).empty());
+}
+
+TEST_F(NodeTableTest, what_lies_in_a_drives_directory_belongs_to_that_drive) {
+  const fuse_ino_t second = table.add_drive();
+  EXPECT_EQ(table.find(FUSE_ROOT_ID)->drive, 0u);
+  ASSERT_NE(table.find(second), nullptr);
+  EXPECT_EQ(table.find(second)->drive, 1u);
+
+  std::set<fuse_ino_t> ids;
+  std::set<ino_t> numbers;
+  for (const fuse_ino_t directory : {fuse_ino_t{FUSE_ROOT_ID}, second}) {
+    const unsigned drive = directory == second ? 1 : 0;
+    for (const FixedFile& entry : rows) {
+      const Node* node = look_up(directory, entry.name);
+      ASSERT_NE(node, nullptr);
+      EXPECT_EQ(node->drive, drive) << entry.name;
+      EXPECT_TRUE(ids.insert(id).second);
+      EXPECT_TRUE(numbers.insert(node->number).second);
+    }
+    ASSERT_NE(look_up(directory, "tcp"), nullptr);
+    ASSERT_NE(look_up(id, "127.0.0.1"), nullptr);
+    const Node* connection = look_up(id, "22");
+    ASSERT_NE(connection, nullptr);
+    EXPECT_EQ(connection->drive, drive);
+    EXPECT_TRUE(ids.insert(id).second);
+    EXPECT_TRUE(numbers.insert(connection->number).second) << "one st_ino for two places";
   }
 }
 

@@ -1,5 +1,5 @@
-// Who is connected to whom, and the end of it: getpeername(), getsockname(), shutdown().
-#include "preload/names.hpp"
+// Who is connected to whom: getpeername(), getsockname().
+#include "preload/addresses.hpp"
 
 #include <netinet/in.h>
 #include <string.h>
@@ -48,14 +48,6 @@ NVSOCK_HOOK int getsockname(int fd, sockaddr* __restrict to, socklen_t* __restri
   const int result = real::getsockname(fd, to, size);
   if (result != -1 || !refused_but_ours(fd)) return result;
   return saved.kept_on_success(tell_address(fd, NVSOCK_IOC_LOCAL, to, size));
-}
-
-NVSOCK_HOOK int shutdown(int fd, int how) noexcept {
-  const Errno saved;
-  const int result = real::shutdown(fd, how);
-  if (result != -1 || !refused_but_ours(fd)) return result;
-  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return fail(EINVAL);
-  return saved.kept_on_success(static_cast<int>(ask(fd, NVSOCK_IOC_SHUTDOWN, &how)));
 }
 
 }  // namespace nvsock::preload

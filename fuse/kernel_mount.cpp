@@ -1,4 +1,4 @@
-#include "fuse/session.hpp"
+#include "fuse/kernel_mount.hpp"
 
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -42,16 +42,16 @@ constexpr int requests_in_a_row = 16;
 
 }  // namespace
 
-Session::Session(asio::io_context& loop, Filesystem& filesystem)
+KernelMount::KernelMount(asio::io_context& loop, Filesystem& filesystem)
     : loop_(loop), filesystem_(filesystem), kernel_(loop), buffers_(request_size, kept_buffers, skew) {}
 
-Session::~Session() {
+KernelMount::~KernelMount() {
   unmount();
   if (session_ != nullptr) fuse_session_destroy(session_);
 }
 
-nvsock::Result<bool> Session::mount(const std::string& mountpoint,
-                                    const std::vector<std::string>& arguments) {
+nvsock::Result<void> KernelMount::mount(const std::string& mountpoint,
+                                        const std::vector<std::string>& arguments) {
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   for (const std::string& argument : arguments) fuse_opt_add_arg(&args, argument.c_str());
   fuse_set_log_func(keep_message);
@@ -67,22 +67,22 @@ nvsock::Result<bool> Session::mount(const std::string& mountpoint,
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   kernel_.assign(fd);
   await_request();
-  return true;
+  return {};
 }
 
-void Session::unmount() {
+void KernelMount::unmount() {
   if (!std::exchange(mounted_, false)) return;
   kernel_.release();  // out of the loop; libfuse closes it
   fuse_session_unmount(session_);
 }
 
-void Session::await_request() {
+void KernelMount::await_request() {
   kernel_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& cancelled) {
     if (!cancelled && mounted_) serve_requests();
   });
 }
 
-void Session::serve_requests() {
+void KernelMount::serve_requests() {
   for (int i = 0; i < requests_in_a_row; ++i) {
     if (!serve_request()) break;
     if (!mounted_) return;
@@ -91,7 +91,7 @@ void Session::serve_requests() {
 }
 
 // False: nothing is waiting.
-bool Session::serve_request() {
+bool KernelMount::serve_request() {
   if (!buffer_ || !buffer_.unique()) buffer_ = buffers_.take();
   fuse_buf request{};
   request.mem = buffer_.data();

@@ -1,4 +1,6 @@
 // Who is connected to whom.
+//
+// Threads: any, signal handlers too. Nothing blocks. Errors are errno, as getpeername(2) has it.
 #pragma once
 
 #include <sys/socket.h>

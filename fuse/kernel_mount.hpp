@@ -1,7 +1,8 @@
 // The kernel's end: mounting, receiving requests on the event loop, unmounting.
 //
 // The thread that receives a request finishes it, socket work of the emulated drive included: handing it
-// to another thread would double what a round trip costs.
+// to another thread would double what a round trip costs. Threads: event loop only. Nothing blocks but
+// mount().
 #pragma once
 
 #include <fuse_lowlevel.h>
@@ -16,13 +17,14 @@
 
 namespace csdfs {
 
-class Session {
+class KernelMount {
  public:
-  Session(asio::io_context& loop, Filesystem& filesystem);
-  ~Session();
+  KernelMount(asio::io_context& loop, Filesystem& filesystem);
+  ~KernelMount();
 
-  // Mounts and starts to serve.
-  nvsock::Result<bool> mount(const std::string& mountpoint, const std::vector<std::string>& arguments);
+  // Mounts and starts to serve. `arguments` is argv of what libfuse shall see. An error, with a sentence.
+  // Once.
+  nvsock::Result<void> mount(const std::string& mountpoint, const std::vector<std::string>& arguments);
 
   // Unmounts, lazily where the mount is in use, and stops serving. Requests the kernel still holds end
   // with ENOTCONN.

@@ -1,0 +1,49 @@
+#include "fuse/fixed_file.hpp"
+
+#include <string_view>
+
+#include "fuse/control_file.hpp"
+#include "fuse/mounted_drive.hpp"
+#include "fuse/status_open.hpp"
+#include "fuse/status_text.hpp"
+#include "fuse/text_file.hpp"
+
+namespace csdfs {
+namespace {
+
+void open_connections(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+  open_text(drive.mount().files, request, text_of(report_connections(drive)));
+}
+
+void open_published(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+  open_text(drive.mount().files, request, text_of(drive.publisher().report()));
+}
+
+constexpr FixedFile rows[] = {
+    {"tcp", 2, S_IFDIR | 0755, nullptr, nvsock::SocketType::stream},
+    {"status", 3, S_IFREG | 0444, open_status},
+    {"connections", 4, S_IFREG | 0444, open_connections},
+    {"published", 7, S_IFREG | 0444, open_published},
+    {"ctl", 8, S_IFREG | 0600, open_control},
+    {"udp", 5, S_IFDIR | 0755, nullptr, nvsock::SocketType::datagram},
+};
+
+constexpr bool rows_are_right() {
+  for (const FixedFile& row : rows) {
+    if (row.id <= FUSE_ROOT_ID || row.id >= fixed_ids) return false;
+    if ((row.open == nullptr) != ((row.mode & S_IFMT) == S_IFDIR)) return false;
+    for (const FixedFile& other : rows) {
+      if (&other != &row && (other.id == row.id || std::string_view(other.name) == row.name)) return false;
+    }
+  }
+  return true;
+}
+static_assert(rows_are_right());
+
+}  // namespace
+
+std::span<const FixedFile> fixed_files() {
+  return rows;
+}
+
+}  // namespace csdfs
