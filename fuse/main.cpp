@@ -146,7 +146,7 @@ int main(int argc, char** argv) {
   nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);
   if (!options) return csdfs::failed(options.error());
   if (options->help || options->version) {
-    std::fputs(options->help ? csdfs::usage_text : "csdfs " NVSOCK_VERSION "\n", stdout);
+    std::fputs(options->help ? csdfs::usage().c_str() : "csdfs " NVSOCK_VERSION "\n", stdout);
     return 0;
   }
   return csdfs::run(*options);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "libnvsock/base/number.hpp"
+#include "libnvsock/device_uri.hpp"
 
 namespace csdfs {
 namespace {
@@ -127,26 +128,14 @@ Result<unsigned> parse_in_range(const Range& range, const char* text, unsigned w
   return value;
 }
 
-}  // namespace
-
-const char* const usage_text =
+// What stands before and behind the devices, of which libnvsock has the table.
+constexpr char usage_head[] =
     "Usage: csdfs [options] DEVICE MOUNTPOINT\n"
     "\n"
     "Mounts the network services inside an NVMe computational storage device:\n"
     "opening MOUNTPOINT/tcp/HOST:PORT connects to that port inside the drive.\n"
-    "\n"
-    "DEVICE is one of\n"
-    "    /dev/nvmeN             a drive; ?relays=N tells how many relays it has (4),\n"
-    "                           &passthrough=io_uring|ioctl which way to take (auto)\n"
-    "    nvme-tcp://HOST:PORT/NQN   a drive on the network; also unix:/PATH/NQN and\n"
-    "                           vsock:CID:PORT/NQN; ?hostnqn=NQN (this host's name),\n"
-    "                           &digests=header,data (checksums; none),\n"
-    "                           &tls-key=FILE (TLS, with the key in FILE; none)\n"
-    "    emu:                   an emulated drive, for machines without one, with\n"
-    "                           ?netns=NAME (the network namespace that is its\n"
-    "                           inside), &relays=N, &dialect=v2|v1|v1-fixed, and\n"
-    "                           &faults=SEED and more to go wrong on purpose: csdfs(8)\n"
-    "\n"
+    "\n";
+constexpr char usage_options[] =
     "Options:\n"
     "    -f                     stay in the foreground and log to standard error\n"
     "    -v                     log every connection, and names that were refused\n"
@@ -162,6 +151,13 @@ const char* const usage_text =
     "    -V, --version          print the version\n"
     "\n"
     "Unmount with: umount MOUNTPOINT, or SIGTERM to csdfs.\n";
+
+}  // namespace
+
+std::string usage() {
+  return std::string(usage_head) + "DEVICE is one of these; options follow a ?, joined by &\n" +
+         nvsock::devices_help() + "\n" + usage_options;
+}
 
 nvsock::Result<Options> parse_options(int argc, char** argv) {
   Parsed parsed;

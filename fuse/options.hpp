@@ -24,7 +24,7 @@ struct Options {
   std::vector<std::string> fuse;  // argv of what libfuse and the kernel shall see
 };
 
-extern const char* const usage_text;
+std::string usage();  // of --help
 
 // EINVAL with a sentence.
 nvsock::Result<Options> parse_options(int argc, char** argv);

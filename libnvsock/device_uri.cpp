@@ -10,10 +10,10 @@ namespace {
 
 constexpr KnownDevice devices[] = {
     {"/dev/nvmeN", "a drive of this host, by its controller", controller_options},
-    {"nvme-tcp://HOST:PORT/NQN", "a drive on the network, by its subsystem's name", {}},
+    {"nvme-tcp://HOST:PORT/NQN", "a drive on the network, by its subsystem", {}},
     {"unix:/PATH/NQN", "the same through a unix socket", {}},
     {"vsock:CID:PORT/NQN", "the same through vsock", nvme_tcp_options},
-    {"emu:", "an emulated drive, for machines without one", emulated_options},
+    {"emu:", "an emulated drive", emulated_options},
 };
 
 std::string forms() {

@@ -35,11 +35,11 @@ struct EmulatedAddress {
 };
 
 inline constexpr KnownOption emulated_options[] = {
-    {"relays=N", "connections at most (16384; first generation: 64, as shipped 4)"},
-    {"netns=NAME", "the network namespace that is its inside (that of csdfs)"},
-    {"dialect=v1|v1-fixed|v2", "its generation; v1 has the faults of the field (v2)"},
-    {"lease=S", "seconds that connections outlive a silent host (30)"},
-    {"faults=SEED", "everything that connections survive goes wrong by chance"},
+    {"relays=N", "connections at most (16384; v1-fixed 64, v1 4)"},
+    {"netns=NAME", "the network namespace that is its inside"},
+    {"dialect=v1|v1-fixed|v2", "its generation; v1 with all its faults (v2)"},
+    {"lease=S", "how long connections outlive silence (30)"},
+    {"faults=SEED", "whatever connections survive goes wrong"},
     {"reset_every=SIZE", "the controller is reset each SIZE bytes"},
     {"restart_every=SIZE", "the drive loses its state"},
     {"gone_every=SIZE", "the drive is gone for a while"},

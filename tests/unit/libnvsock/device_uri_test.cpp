@@ -1,6 +1,8 @@
 // Device URIs: what they mean, and that a wrong part is named.
 #include "libnvsock/device_uri.hpp"
 
+#include <fstream>
+
 #include "libnvsock/base/quoted.hpp"
 #include "tests/unit/support.hpp"
 
@@ -265,6 +267,36 @@ TEST(DeviceUri, what_is_wrong_with_an_nvme_tcp_target_is_named) {
             "unknown option \"" + std::string(option) +
                 "\" (hostnqn=NQN, digests=header,data|none, tls-key=FILE, tls-identity=0|1)");
   }
+}
+
+// The manual page as a reader sees it, as far as its words go: ".BI /dev/nvme N" is "/dev/nvmeN".
+std::string manual_page() {
+  std::ifstream file(NVSOCK_CSDFS_PAGE);
+  std::string text;
+  for (std::string line; std::getline(file, line);) {
+    for (size_t at = 0; (at = line.find("\\-", at)) != std::string::npos;) line.replace(at, 2, "-");
+    if (line.starts_with(".BI ")) std::erase(line, ' ');
+    text += line + "\n";
+  }
+  return text;
+}
+
+TEST(DeviceUri, help_messages_and_manual_page_know_the_same_devices) {
+  const std::string page = manual_page();
+  const std::string help = devices_help();
+  const std::string refusal = parse_device_uri("floppy:").error().text;
+  for (const KnownDevice& device : known_devices()) {
+    EXPECT_NE(page.find(device.form), std::string::npos) << device.form << " is not in csdfs(8)";
+    EXPECT_NE(help.find(device.form), std::string::npos) << help;
+    EXPECT_NE(refusal.find(device.form), std::string::npos) << refusal;
+    for (const KnownOption& option : device.options) {
+      const std::string_view key = option.form.substr(0, option.form.find('=') + 1);
+      EXPECT_NE(page.find(key), std::string::npos) << key << " is not in csdfs(8)";
+      EXPECT_NE(help.find(option.form), std::string::npos) << help;
+    }
+  }
+  for (size_t at = 0, end; (end = help.find('\n', at)) != std::string::npos; at = end + 1)
+    EXPECT_LE(end - at, 80u) << help.substr(at, end - at);
 }
 
 }  // namespace
