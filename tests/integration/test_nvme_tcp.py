@@ -3,8 +3,11 @@
 
 import errno
 import os
+import re
 import select
 import signal
+import socket
+import struct
 import subprocess
 import time
 
@@ -235,6 +238,63 @@ class Gone(NvmeTcpTest):
         with self.raises_errno(errno.ECONNRESET):
             Call(os.read, old, 1).result(20)
         self.echo(100_000)
+
+
+class Liar:
+    """A relay before a TCP port, in which a drive that refuses names another errno: `named`."""
+
+    REFUSED = re.compile(rb"(\x07\0\0\0....\0\0\0\0)" + struct.pack("<I", errno.ECONNREFUSED), re.DOTALL)  # RESET
+
+    def __init__(self, test, address):
+        self.address = address
+        self.named = errno.ECONNREFUSED
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.socks = [self.listener]
+        test.addCleanup(self.close)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        try:
+            while True:
+                host = self.listener.accept()[0]
+                drive = socket.create_connection(self.address)
+                self.socks += [host, drive]
+                for way in ((host, drive, bytes), (drive, host, self._twist)):
+                    threading.Thread(target=self._pump, args=way, daemon=True).start()
+        except OSError:
+            pass
+
+    def _twist(self, data):
+        return self.REFUSED.sub(lambda frame: frame[1] + struct.pack("<I", self.named), data)
+
+    @staticmethod
+    def _pump(source, sink, change):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(change(data))
+        except OSError:
+            pass
+
+    def close(self):
+        for sock in self.socks:
+            sock.close()
+
+
+class Lying(NvmeTcpTest):
+    def test_no_errno_of_a_drive_harms_the_mount_or_misleads_a_program(self):
+        self.target = Target(self)
+        liar = Liar(self, self.target.address)
+        self.drive = self.mount(uri(("127.0.0.1", liar.port)))
+        port = closed_port()
+        for named, told in ((errno.EHOSTUNREACH, errno.EHOSTUNREACH), (errno.EAGAIN, errno.ECONNRESET),
+                            (errno.EINTR, errno.ECONNRESET), (errno.EISCONN, errno.ECONNRESET),
+                            (errno.ENOSYS, errno.EPROTO), (600, errno.EPROTO), (4095, errno.EPROTO)):
+            with self.subTest(named):
+                liar.named = named
+                with self.raises_errno(told):
+                    Call(self.drive.open, port).result(10)
+        self.echo(10_000)
 
 
 class Tls(NvmeTcpTest):
