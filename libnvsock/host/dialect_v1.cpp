@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "libnvsock/socket/program_errno.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -34,8 +36,8 @@ DialectV1::DialectV1(Clock& clock, CommandPort& port, DialectV1Options options)
 
 Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver* observer) {
   if (endpoint.type != SocketType::stream) {
-    return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() +
-                                      ": a drive of the first generation carries TCP only"};
+    return Error{file_errno(Cause::no_datagrams), "cannot connect to " + endpoint.path() +
+                                                      ": a drive of the first generation carries TCP only"};
   }
   Endpoint peer = endpoint;
   if (peer.kind == Endpoint::Kind::name && peer.host == "localhost") {  // RFC 6761 section 6.3
@@ -43,21 +45,25 @@ Result<StreamHandle> DialectV1::connect(const Endpoint& endpoint, StreamObserver
     peer.host = "127.0.0.1";
   }
   if (peer.kind == Endpoint::Kind::ipv6) {
-    return Error{EAFNOSUPPORT, "cannot connect to " + peer.text() + ": the drive takes IPv4 addresses only"};
+    return Error{file_errno(Cause::no_ipv6),
+                 "cannot connect to " + peer.text() + ": the drive takes IPv4 addresses only"};
   }
   if (peer.kind == Endpoint::Kind::name) {
-    return Error{EHOSTUNREACH, "cannot connect to " + peer.text() +
-                                   ": the drive does not resolve names; give an IPv4 address"};
+    return Error{file_errno(Cause::no_names), "cannot connect to " + peer.text() +
+                                                  ": the drive does not resolve names; give an IPv4 address"};
   }
-  if (lost_) return Error{ENODEV, "cannot connect to " + peer.text() + ": the drive is gone"};
+  if (lost_)
+    return Error{file_errno(Cause::drive_gone), "cannot connect to " + peer.text() + ": the drive is gone"};
   const PortTraits& traits = commands_.traits();
   if (counters_.abandoned_now >= traits.max_abandoned) {
-    return Error{ENFILE, "cannot connect to " + peer.text() + ": the drive never completed " +
-                             std::to_string(counters_.abandoned_now) + " commands; reset the controller"};
+    return Error{file_errno(Cause::drive_full),
+                 "cannot connect to " + peer.text() + ": the drive never completed " +
+                     std::to_string(counters_.abandoned_now) + " commands; reset the controller"};
   }
   if (counters_.streams_now >= traits.max_blocking && closing_ == 0) {
-    return Error{ENFILE, "cannot connect to " + peer.text() + ": all " + std::to_string(traits.max_blocking) +
-                             " connections this device allows are open"};
+    return Error{file_errno(Cause::drive_full), "cannot connect to " + peer.text() + ": all " +
+                                                    std::to_string(traits.max_blocking) +
+                                                    " connections this device allows are open"};
   }
 
   const uint64_t id = next_id_++;
@@ -174,7 +180,8 @@ void DialectV1::start_waiting() {
     StreamV1* stream = find(waiting_.front());
     waiting_.pop_front();
     if (stream == nullptr || !stream->waiting()) continue;
-    counters_.streams_now < commands_.traits().max_blocking ? stream->start_open() : stream->end(ENFILE);
+    counters_.streams_now < commands_.traits().max_blocking ? stream->start_open()
+                                                            : stream->end(file_errno(Cause::drive_full));
   }
 }
 
@@ -196,7 +203,7 @@ void DialectV1::end_quiet_streams() {
     StreamV1* stream = find(id);
     if (stream == nullptr) continue;
     log(LogLevel::warning, stream->peer().text() + " was silent for 24 days, the longest a command may wait");
-    stream->end(ETIMEDOUT);
+    stream->end(file_errno(Cause::timed_out));
   }
   on_batch_end();
   quiet_timer_->arm(quiet_check, [this] { end_quiet_streams(); });

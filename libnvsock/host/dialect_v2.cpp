@@ -4,6 +4,8 @@
 #include <cassert>
 #include <utility>
 
+#include "libnvsock/socket/program_errno.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -56,16 +58,18 @@ DialectV2::~DialectV2() {
 
 Result<void> DialectV2::room_for_one(const std::string& failed) const {
   if (streams_.size() + listeners_.size() >= max_streams_) {
-    return Error{ENFILE,
+    return Error{file_errno(Cause::drive_full),
                  failed + ": all " + std::to_string(max_streams_) + " streams of the drive are in use"};
   }
-  if (session_->out_of_reach()) return Error{ENODEV, failed + ": the drive does not answer"};
+  if (session_->out_of_reach())
+    return Error{file_errno(Cause::drive_gone), failed + ": the drive does not answer"};
   return {};
 }
 
 Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver* observer) {
   if (endpoint.type == SocketType::datagram && shared_.largest_datagram == 0) {
-    return Error{EPROTONOSUPPORT, "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
+    return Error{file_errno(Cause::no_datagrams),
+                 "cannot connect to " + endpoint.path() + ": the drive does not carry UDP"};
   }
   if (const Result<void> room = room_for_one("cannot connect to " + endpoint.text()); !room)
     return room.error();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "libnvsock/host/target_v2.hpp"
+#include "libnvsock/socket/program_errno.hpp"
 
 namespace nvsock {
 
@@ -46,7 +47,7 @@ bool ListenerV2::on_frame(const relay_v2::Frame& frame) {
   }
   if (frame.type != FrameType::reset) return false;
   phase_ = Phase::refused;
-  owner_.list_failed(*this, frame.value == 0 ? ECONNRESET : static_cast<int>(frame.value));
+  owner_.list_failed(*this, ending_errno(frame.value, false));
   timer_->arm(listen_again_after, [this] {
     ask();
     owner_.send_ready();

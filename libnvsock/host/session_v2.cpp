@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "libnvsock/socket/program_errno.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -139,7 +141,7 @@ void SessionV2::on_attached(const Completion& completion) {
   if (!completion.ok()) {
     const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
     // Probes for the new epoch, then makes a new session.
-    if (code == ESTALE) return lose(ECONNRESET, "the drive does not know it");
+    if (code == ESTALE) return lose(file_errno(Cause::reset), "the drive does not know it");
     return suspect(completion);
   }
   heard_ = clock_.now();
@@ -176,7 +178,7 @@ void SessionV2::probe_later() {
   if (!outage_told_ && clock_.now() - heard_ > std::chrono::seconds(capabilities_.lease_s)) {
     // The drive has ended the session by now, or will have when it is heard of again.
     outage_told_ = true;
-    lose(ETIMEDOUT, "the drive does not answer");
+    lose(file_errno(Cause::timed_out), "the drive does not answer");
     return;
   }
   retry_->arm(back_off_, [this] {
@@ -196,7 +198,7 @@ void SessionV2::on_capabilities(const Completion& completion) {
   // The batch size stays: buffers are made for it. A drive that offers less now is asked for less.
   capabilities_.epoch = page->epoch;
   capabilities_.lease_s = page->lease_s;
-  if (!same && resumable_) return lose(ECONNRESET, "the drive has started anew");
+  if (!same && resumable_) return lose(file_errno(Cause::reset), "the drive has started anew");
   attach();
 }
 
@@ -232,7 +234,8 @@ bool SessionV2::settled(const Completion& completion) {
   const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
   if (link_ != Link::live) return false;  // being looked into already
   if (code == ESTALE || code == EPROTO || code == EINVAL) {
-    lose(ECONNRESET, code == ESTALE ? "the drive has ended it" : "the drive found fault with a command");
+    lose(file_errno(Cause::reset),
+         code == ESTALE ? "the drive has ended it" : "the drive found fault with a command");
   } else {
     // EAGAIN too: no batch of ours is too early (oldest_unconfirmed), so the drive is not as it said it is.
     suspect(completion);
@@ -437,7 +440,7 @@ bool SessionV2::deliver(Slot& slot) {
     if (!control_in_flight_) {
       submit_control(relay_v2::opcode::no_data, relay_v2::function::detach, handle_, 0);
     }
-    lose(EPROTO, "the drive sent a batch that breaks the protocol");
+    lose(file_errno(Cause::protocol_broken), "the drive sent a batch that breaks the protocol");
   }
   if (good) on_progress();
   return good;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "libnvsock/socket/program_errno.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -24,8 +26,9 @@ std::string hex_status(uint16_t value) {
   return out + "h";
 }
 
-bool device_is_gone(int error) {
-  return error == ENODEV || error == ENXIO;
+// The errno of a command that failed: the drive's, or the port's; 0: none is named.
+uint32_t named(const Completion& failed) {
+  return static_cast<uint32_t>(failed.error != 0 ? failed.error : status::errno_of(failed.status));
 }
 
 }  // namespace
@@ -69,20 +72,17 @@ void StreamV1::on_open_done(CommandV1& command) {
 
   phase_ = Phase::closed;
   ++shared_.counters.open_failures;
-  int code = completion.error != 0 ? completion.error : status::errno_of(completion.status);
+  const bool full = owner().shortages() > shortages_before_;
+  const bool silent = shared_.clock.now() - opening_since_ > silence;
+  const int code = opening_errno(named(completion), full, silent);
   std::string why;
-  if (code == 0) {
+  if (named(completion) == 0) {
     why = " (status " + hex_status(completion.status) + ", which names no cause)";
-    if (owner().shortages() > shortages_before_) {
-      code = ENFILE;
-      why += "; all " + std::to_string(shared_.relays) + " relays of the drive are in use";
-    } else {
-      code = shared_.clock.now() - opening_since_ > silence ? ETIMEDOUT : ECONNREFUSED;
-    }
+    if (full) why += "; all " + std::to_string(shared_.relays) + " relays of the drive are in use";
   }
   log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(code) + why);
   owner().relay_freed();
-  if (device_is_gone(completion.error)) owner().drive_gone(completion.error);
+  if (means_drive_gone(completion.error)) owner().drive_gone(completion.error);
   if (state_ == State::connecting) fail(code);
 }
 
@@ -90,7 +90,7 @@ void StreamV1::connect_expired() {
   if (state_ != State::connecting) return;  // it failed before
   log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
                           std::to_string(shared_.connect_timeout.count()) + " s");
-  end(ETIMEDOUT);
+  end(file_errno(Cause::timed_out));
   owner().settle();
 }
 
@@ -174,15 +174,14 @@ void StreamV1::deliver(CommandV1& command) {
   if (phase_ != Phase::open || broken_) return;  // the end of the relay, not of the stream
   const Completion& completion = command.completion;
   if (!completion.ok()) {
-    if (device_is_gone(completion.error)) return owner().drive_gone(completion.error);
-    const int named = completion.error == 0 ? status::errno_of(completion.status) : 0;
-    return break_off(named != 0 ? named : ECONNRESET);
+    if (means_drive_gone(completion.error)) return owner().drive_gone(completion.error);
+    return break_off(ending_errno(completion.error == 0 ? named(completion) : 0, receive_ended_));
   }
   const uint32_t size = relay_v1::load_u32(command.data);
   if (size > relay_v1::max_read) {
     log(LogLevel::error, "the drive answered a read with the length " + std::to_string(size) +
                              ", more than " + std::to_string(relay_v1::max_read));
-    return break_off(EPROTO);
+    return break_off(file_errno(Cause::protocol_broken));
   }
   if (size == 0) {
     receive_ended_ = true;
@@ -200,10 +199,8 @@ void StreamV1::on_write_done(CommandV1& command) {
   const Completion& completion = command.completion;
   if (broken_) return;
   if (!completion.ok()) {
-    if (device_is_gone(completion.error)) return owner().drive_gone(completion.error);
-    // As Linux has it: a reset after the peer's end is EPIPE, before it ECONNRESET (tcp_reset).
-    const int named = completion.error == 0 ? status::errno_of(completion.status) : 0;
-    return break_off(named != 0 ? named : receive_ended_ ? EPIPE : ECONNRESET);
+    if (means_drive_gone(completion.error)) return owner().drive_gone(completion.error);
+    return break_off(ending_errno(completion.error == 0 ? named(completion) : 0, receive_ended_));
   }
   unsent_ -= command.slice.size;
   bytes_sent_ += command.slice.size;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "libnvsock/host/target_v2.hpp"
+#include "libnvsock/socket/program_errno.hpp"
 
 namespace nvsock {
 namespace {
@@ -288,9 +289,7 @@ void StreamV2::on_reset(uint32_t error) {
     drop_queued();
     return;
   }
-  // As Linux has it: a reset behind the peer's end is EPIPE (tcp_reset).
-  const bool after_end = error == ECONNRESET && receive_ended_;
-  break_off(error == 0 ? ECONNREFUSED : after_end ? EPIPE : static_cast<int>(error));
+  break_off(opening ? opening_errno(error) : ending_errno(error, receive_ended_));
 }
 
 // --- datagram flows in the drive ---
@@ -307,7 +306,7 @@ void StreamV2::on_flow_reset(uint32_t error) {
   if (phase_ == Phase::opening) {
     // The flow could not be opened again. The next datagram may have more luck, as one of a socket would.
     ++shared_.counters.open_failures;
-    error_ = error == 0 ? ECONNREFUSED : static_cast<int>(error);
+    error_ = opening_errno(error);
     drop_queued();
   }
   fall_asleep();
@@ -376,7 +375,7 @@ void StreamV2::abort(int code) {
 void StreamV2::connect_expired() {
   log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
                           std::to_string(shared_.connect_timeout.count()) + " s");
-  fail(ETIMEDOUT);  // the drive is told with the release
+  fail(file_errno(Cause::timed_out));  // the drive is told with the release
   notify();
 }
 
