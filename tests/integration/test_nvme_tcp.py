@@ -6,7 +6,6 @@ import os
 import re
 import select
 import signal
-import socket
 import struct
 import subprocess
 import time
@@ -240,45 +239,16 @@ class Gone(NvmeTcpTest):
         self.echo(100_000)
 
 
-class Liar:
-    """A relay before a TCP port, in which a drive that refuses names another errno: `named`."""
+class Liar(Cutter):
+    """In what goes through it, a drive that refuses names another errno: `named`."""
 
     REFUSED = re.compile(rb"(\x07\0\0\0....\0\0\0\0)" + struct.pack("<I", errno.ECONNREFUSED), re.DOTALL)  # RESET
+    named = errno.ECONNREFUSED
 
-    def __init__(self, test, address):
-        self.address = address
-        self.named = errno.ECONNREFUSED
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.socks = [self.listener]
-        test.addCleanup(self.close)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        try:
-            while True:
-                host = self.listener.accept()[0]
-                drive = socket.create_connection(self.address)
-                self.socks += [host, drive]
-                for way in ((host, drive, bytes), (drive, host, self._twist)):
-                    threading.Thread(target=self._pump, args=way, daemon=True).start()
-        except OSError:
-            pass
-
-    def _twist(self, data):
+    def _altered(self, data, from_drive):
+        if not from_drive:
+            return data
         return self.REFUSED.sub(lambda frame: frame[1] + struct.pack("<I", self.named), data)
-
-    @staticmethod
-    def _pump(source, sink, change):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(change(data))
-        except OSError:
-            pass
-
-    def close(self):
-        for sock in self.socks:
-            sock.close()
 
 
 class Lying(NvmeTcpTest):
