@@ -24,7 +24,7 @@
 #include <utility>
 
 #include "preload/connect_error.hpp"
-#include "preload/endpoint.hpp"
+#include "preload/destination.hpp"
 #include "preload/epoll_rearm.hpp"
 #include "preload/log.hpp"
 #include "preload/mount.hpp"
@@ -47,15 +47,15 @@ int integer_option(int fd, int level, int name) {
 
 // A UDP socket, or a TCP socket that has neither connected nor begun to, nor listens, of the family that fits
 // the address. All others are the real connect()'s, which knows what to answer.
-bool can_replace(int fd, int type, const sockaddr* to, const Endpoint& endpoint) {
+bool can_replace(int fd, int type, const sockaddr* to, const Destination& destination) {
   const int protocol = integer_option(fd, SOL_SOCKET, SO_PROTOCOL);
   if (type == SOCK_DGRAM) {
-    if (protocol != IPPROTO_UDP || endpoint.port == 0 || !is_unicast(endpoint)) return false;
+    if (protocol != IPPROTO_UDP || destination.port == 0 || !is_unicast(destination)) return false;
   } else if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) {
     return false;
   }
   if (integer_option(fd, SOL_SOCKET, SO_DOMAIN) != to->sa_family) return false;
-  if (endpoint.mapped && integer_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0) return false;
+  if (destination.mapped && integer_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0) return false;
   if (type == SOCK_DGRAM) return true;
   tcp_info tcp{};
   socklen_t size = sizeof tcp;
@@ -100,7 +100,7 @@ SavedOptions options_of(int fd, int domain, int type) {
   return options;
 }
 
-int logged(int type, const Endpoint& to, std::string_view where, int result) {
+int logged(int type, const Destination& to, std::string_view where, int result) {
   const int error = errno;
   log_line([&](LogText& line) {
     line << "connect " << (type == SOCK_DGRAM ? "udp/" : "") << to << " -> " << where << ": ";
@@ -110,20 +110,21 @@ int logged(int type, const Endpoint& to, std::string_view where, int result) {
   return result;
 }
 
-int connect_network(int fd, const sockaddr* to, socklen_t size, const Endpoint& endpoint) {
+int connect_network(int fd, const sockaddr* to, socklen_t size, const Destination& destination) {
   const int result = real::connect(fd, to, size);
-  if (!logging() || endpoint.family == AF_UNSPEC) return result;
+  if (!logging() || destination.family == AF_UNSPEC) return result;
   const Errno saved;
   const int type = integer_option(fd, SOL_SOCKET, SO_TYPE);
   const bool told = type == SOCK_STREAM || (type == SOCK_DGRAM && settings().routes.names_datagrams());
   saved.restore();
-  return told ? logged(type, endpoint, "network", result) : result;
+  return told ? logged(type, destination, "network", result) : result;
 }
 
-int connect_mount(int fd, int type, const Endpoint& endpoint, const SavedOptions& options, Opened& opened) {
+int connect_mount(int fd, int type, const Destination& destination, const SavedOptions& options,
+                  Opened& opened) {
   const int file = opened.file.get();
   const bool blocking = !is_nonblocking(fd);
-  if (endpoint.mapped) {
+  if (destination.mapped) {
     const int domain = AF_INET6;  // the caller's socket: names are told as ::ffff:a.b.c.d
     set_option(file, SOL_SOCKET, SO_DOMAIN, &domain, sizeof domain);
   }
@@ -137,35 +138,35 @@ int connect_mount(int fd, int type, const Endpoint& endpoint, const SavedOptions
   return blocking || type == SOCK_DGRAM ? wait_connected(fd) : fail(EINPROGRESS);
 }
 
-Verdict verdict_for(int fd, int type, const sockaddr* to, const Endpoint& endpoint) {
-  if (endpoint.family == AF_UNSPEC || (type != SOCK_STREAM && type != SOCK_DGRAM)) return Verdict::network;
-  const Verdict verdict = settings().routes.decide(endpoint, type);
-  return verdict != Verdict::network && !can_replace(fd, type, to, endpoint) ? Verdict::network : verdict;
+Verdict verdict_for(int fd, int type, const sockaddr* to, const Destination& destination) {
+  if (destination.family == AF_UNSPEC || (type != SOCK_STREAM && type != SOCK_DGRAM)) return Verdict::network;
+  const Verdict verdict = settings().routes.decide(destination, type);
+  return verdict != Verdict::network && !can_replace(fd, type, to, destination) ? Verdict::network : verdict;
 }
 
 int connect_socket(int fd, const sockaddr* to, socklen_t size) {
-  const Endpoint endpoint = endpoint_of(to, size);
+  const Destination destination = destination_of(to, size);
   const int type = integer_option(fd, SOL_SOCKET, SO_TYPE);
-  const Verdict verdict = verdict_for(fd, type, to, endpoint);
-  if (verdict == Verdict::network) return connect_network(fd, to, size, endpoint);
+  const Verdict verdict = verdict_for(fd, type, to, destination);
+  if (verdict == Verdict::network) return connect_network(fd, to, size, destination);
   if (verdict == Verdict::refuse) {
     fail(ENETUNREACH);
-    return logged(type, endpoint, "refused by NVSOCK_ROUTE", -1);
+    return logged(type, destination, "refused by NVSOCK_ROUTE", -1);
   }
-  if (endpoint.port == 0) {  // no service is there, and no file in the mount
+  if (destination.port == 0) {  // no service is there, and no file in the mount
     fail(ECONNREFUSED);
-    return logged(type, endpoint, "no port", -1);
+    return logged(type, destination, "no port", -1);
   }
   const SavedOptions options = options_of(fd, to->sa_family, type);
   Text<INET6_ADDRSTRLEN + 16> name;
-  name << (type == SOCK_DGRAM ? "udp/" : "tcp/") << endpoint;
+  name << (type == SOCK_DGRAM ? "udp/" : "tcp/") << destination;
   Opened opened = open_connection(name.view(), O_NONBLOCK);
   if (opened.missing && verdict == Verdict::mount_or_network) {
-    return connect_network(fd, to, size, endpoint);
+    return connect_network(fd, to, size, destination);
   }
   const int result =
-      opened.file.valid() ? connect_mount(fd, type, endpoint, options, opened) : fail(opened.error);
-  return logged(type, endpoint, settings().mount.view(), result);
+      opened.file.valid() ? connect_mount(fd, type, destination, options, opened) : fail(opened.error);
+  return logged(type, destination, settings().mount.view(), result);
 }
 
 // connect() on what is already ours: the states of Linux's inet_stream_connect(), with one difference. TCP
@@ -188,10 +189,10 @@ int connect_again(int fd, const sockaddr* to, socklen_t size) {
   return become_socket(fd, info.domain, SOCK_STREAM) == 0 ? connect_socket(fd, to, size) : -1;
 }
 
-bool goes_to(int fd, const Endpoint& endpoint) {
+bool goes_to(int fd, const Destination& destination) {
   nvsock_address peer{};
   return ask(fd, NVSOCK_IOC_PEER, &peer) == 0 &&
-         endpoint_of(reinterpret_cast<const sockaddr*>(&peer.address), peer.length) == endpoint;
+         destination_of(reinterpret_cast<const sockaddr*>(&peer.address), peer.length) == destination;
 }
 
 }  // namespace
@@ -200,7 +201,7 @@ bool would_route(int fd, const sockaddr* to, socklen_t size) {
   if (!hooks_active()) return false;
   const Errno saved;
   const int type = integer_option(fd, SOL_SOCKET, SO_TYPE);
-  const bool routed = verdict_for(fd, type, to, endpoint_of(to, size)) != Verdict::network;
+  const bool routed = verdict_for(fd, type, to, destination_of(to, size)) != Verdict::network;
   saved.restore();
   return routed;
 }
@@ -211,7 +212,7 @@ std::optional<int> become_flow(int fd, const sockaddr* to, socklen_t size) {
   if (kind == Kind::stream) return std::nullopt;
   const Errno saved;
   if (kind == Kind::datagram) {
-    if (goes_to(fd, endpoint_of(to, size))) return saved.kept_on_success(0);
+    if (goes_to(fd, destination_of(to, size))) return saved.kept_on_success(0);
     nvsock_info info{};
     if (!describe(fd, info)) return fail(no_csdfs);
     if (become_socket(fd, info.domain, SOCK_DGRAM) != 0) return -1;

@@ -123,7 +123,7 @@ std::string_view Routes::parse(std::string_view rules) {
   return {};
 }
 
-Verdict Routes::decide(const Endpoint& to, int type) const {
+Verdict Routes::decide(const Destination& to, int type) const {
   for (std::size_t i = 0; i < count_; ++i) {
     const Rule& rule = rules_[i];
     if (rule.type != 0 && rule.type != type) continue;

@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "preload/endpoint.hpp"
+#include "preload/destination.hpp"
 
 namespace nvsock::preload {
 
@@ -47,7 +47,7 @@ class Routes {
   std::string_view parse(std::string_view rules);
 
   // `type` is SOCK_STREAM or SOCK_DGRAM.
-  Verdict decide(const Endpoint& to, int type) const;
+  Verdict decide(const Destination& to, int type) const;
   // Some rule may send datagrams elsewhere than the network.
   bool names_datagrams() const { return names_datagrams_; }
 

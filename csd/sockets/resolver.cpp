@@ -22,13 +22,13 @@ namespace {
 // A name may have many; a client tries each for up to minutes.
 constexpr size_t max_addresses = 8;
 
-SocketAddresses look_up(const std::string& node, uint16_t port, relay_v2::Family family,
-                        relay_v2::SocketType type, int flags) {
+SocketAddresses look_up(const std::string& node, uint16_t port, relay_v2::Family family, SocketType type,
+                        int flags) {
   addrinfo hints{};
   hints.ai_family = family == relay_v2::Family::ipv4   ? AF_INET
                     : family == relay_v2::Family::ipv6 ? AF_INET6
                                                        : AF_UNSPEC;
-  hints.ai_socktype = type == relay_v2::SocketType::datagram ? SOCK_DGRAM : SOCK_STREAM;
+  hints.ai_socktype = type == SocketType::datagram ? SOCK_DGRAM : SOCK_STREAM;
   hints.ai_flags = flags | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   SocketAddresses addresses;
@@ -51,7 +51,7 @@ struct Resolver::Shared {
     std::string node;
     uint16_t port;
     relay_v2::Family family;
-    relay_v2::SocketType type;
+    SocketType type;
     std::function<void(SocketAddresses)> answer;
     asio::executor_work_guard<asio::io_context::executor_type> work;
   };

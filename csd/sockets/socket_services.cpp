@@ -206,7 +206,7 @@ int SocketServices::make_socket(int family, int type) const {
 
 std::unique_ptr<Service> SocketServices::connect(const relay_v2::Target& target,
                                                  Service::Observer& observer) {
-  auto socket = std::make_shared<Socket>(*this, target.type == relay_v2::SocketType::datagram);
+  auto socket = std::make_shared<Socket>(*this, target.type == SocketType::datagram);
   socket->observer = &observer;
   socket->resolve(target);
   return std::make_unique<SocketService>(std::move(socket));

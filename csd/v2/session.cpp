@@ -186,12 +186,12 @@ bool Session::open(const Frame& frame) {
   const auto target = relay_v2::parse_target(frame.payload);
   if (!target) return false;
   if (numbers_.size() >= around_.options.max_streams) return refuse(frame.stream, ENFILE);
-  auto stream = std::make_unique<SessionStream>(
-      static_cast<StreamOwner&>(*this), frame.stream,
-      SessionStream::Terms{.window = around_.options.window,
-                           .largest_window = around_.options.largest_window,
-                           .credit = frame.value,
-                           .datagram = target->type == relay_v2::SocketType::datagram});
+  auto stream =
+      std::make_unique<SessionStream>(static_cast<StreamOwner&>(*this), frame.stream,
+                                      SessionStream::Terms{.window = around_.options.window,
+                                                           .largest_window = around_.options.largest_window,
+                                                           .credit = frame.value,
+                                                           .datagram = target->type == SocketType::datagram});
   stream->connecting(around_.services.connect(*target, *stream));
   if (stream->is_datagram()) watch_flows();
   numbers_.emplace(frame.stream, std::move(stream));

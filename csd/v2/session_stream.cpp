@@ -470,7 +470,7 @@ void SessionStream::receiving_failed(int error) {
 // --- listeners ---
 
 int SessionListener::listen(ServiceFactory& services, const relay_v2::Target& target) {
-  if (target.type != relay_v2::SocketType::stream) return EOPNOTSUPP;
+  if (target.type != SocketType::stream) return EOPNOTSUPP;
   auto listener = services.listen(target, static_cast<int>(backlog_), *this);
   if (!listener) return listener.error().code;
   listener_ = std::move(*listener);

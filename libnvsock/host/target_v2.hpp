@@ -11,8 +11,7 @@ namespace nvsock {
 // Refers to the endpoint's host, which must outlive it. A name is asked for in any family.
 inline relay_v2::Target target_of(const Endpoint& where) {
   using Kind = Endpoint::Kind;
-  return {.type = where.type == SocketType::datagram ? relay_v2::SocketType::datagram
-                                                     : relay_v2::SocketType::stream,
+  return {.type = where.type,
           .family = where.kind == Kind::ipv4   ? relay_v2::Family::ipv4
                     : where.kind == Kind::ipv6 ? relay_v2::Family::ipv6
                                                : relay_v2::Family::any,

@@ -18,7 +18,7 @@ class IoctlPort;
 // What the threads share with the port. They hold it by shared_ptr: a thread stuck in a command outlives
 // the port, and so must the queue it returns to.
 struct Shared {
-  std::shared_ptr<const Controller> controller;
+  std::shared_ptr<const ControllerFile> controller;
   std::mutex mutex;
   std::condition_variable work;
   DriverQueue queue;
@@ -38,7 +38,7 @@ void run_command(int fd, Command& command) {
 
 class IoctlPort final : public CommandPort {
  public:
-  IoctlPort(asio::io_context& loop, std::shared_ptr<const Controller> controller, std::string why)
+  IoctlPort(asio::io_context& loop, std::shared_ptr<const ControllerFile> controller, std::string why)
       : work_(asio::make_work_guard(loop)), shared_(std::make_shared<Shared>()), why_(std::move(why)) {
     shared_->controller = std::move(controller);
     shared_->port = this;
@@ -115,7 +115,8 @@ class IoctlPort final : public CommandPort {
 }  // namespace
 
 std::unique_ptr<CommandPort> make_ioctl_port(asio::io_context& loop,
-                                             std::shared_ptr<const Controller> controller, std::string why) {
+                                             std::shared_ptr<const ControllerFile> controller,
+                                             std::string why) {
   return std::make_unique<IoctlPort>(loop, std::move(controller), std::move(why));
 }
 

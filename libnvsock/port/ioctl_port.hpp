@@ -16,7 +16,7 @@ namespace nvsock {
 
 // `why` this way was taken, for describe(); empty: it was asked for. The loop must outlive the port.
 std::unique_ptr<CommandPort> make_ioctl_port(asio::io_context& loop,
-                                             std::shared_ptr<const Controller> controller,
+                                             std::shared_ptr<const ControllerFile> controller,
                                              std::string why = {});
 
 }  // namespace nvsock

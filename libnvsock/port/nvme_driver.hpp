@@ -13,17 +13,17 @@
 namespace nvsock {
 
 // An open /dev/nvmeN. Shared with whatever outlives a port.
-struct Controller {
-  explicit Controller(int descriptor) : fd(descriptor) {}
-  ~Controller() { close(fd); }
-  Controller(const Controller&) = delete;
-  Controller& operator=(const Controller&) = delete;
+struct ControllerFile {
+  explicit ControllerFile(int descriptor) : fd(descriptor) {}
+  ~ControllerFile() { close(fd); }
+  ControllerFile(const ControllerFile&) = delete;
+  ControllerFile& operator=(const ControllerFile&) = delete;
 
   const int fd;
 };
 
 // NAME as in "nvme1". The sentence names /dev/NAME. Commands need CAP_SYS_ADMIN, each at its time.
-Result<std::shared_ptr<const Controller>> open_controller(const std::string& name);
+Result<std::shared_ptr<const ControllerFile>> open_controller(const std::string& name);
 
 // Of the commands placed, which may go to the driver now.
 //

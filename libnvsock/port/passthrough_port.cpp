@@ -12,7 +12,7 @@ namespace {
 
 // Has the driver what the kernel has?
 Result<std::unique_ptr<CommandPort>> try_uring_port(asio::io_context& loop,
-                                                    const std::shared_ptr<const Controller>& controller) {
+                                                    const std::shared_ptr<const ControllerFile>& controller) {
   Result<std::unique_ptr<CommandPort>> port = make_uring_port(loop, controller);
   if (!port) return port;
   const Result<std::string> model = identify_model(loop, **port);

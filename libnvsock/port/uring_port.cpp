@@ -48,7 +48,7 @@ int set_up(io_uring& ring, int event_fd) {
 
 class UringPort final : public CommandPort {
  public:
-  UringPort(asio::io_context& loop, std::shared_ptr<const Controller> controller, const io_uring& ring,
+  UringPort(asio::io_context& loop, std::shared_ptr<const ControllerFile> controller, const io_uring& ring,
             int event_fd)
       : controller_(std::move(controller)),
         ring_(ring),
@@ -97,7 +97,7 @@ class UringPort final : public CommandPort {
   Command* next_completed();
   void deliver();
 
-  const std::shared_ptr<const Controller> controller_;
+  const std::shared_ptr<const ControllerFile> controller_;
   io_uring ring_;
   DriverQueue queue_;
   CommandQueue submitted_;
@@ -177,7 +177,7 @@ std::string refusal(int code) {
 }  // namespace
 
 Result<std::unique_ptr<CommandPort>> make_uring_port(asio::io_context& loop,
-                                                     std::shared_ptr<const Controller> controller) {
+                                                     std::shared_ptr<const ControllerFile> controller) {
   const int event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (event_fd < 0) return Error{errno, refusal(errno)};
   io_uring ring;

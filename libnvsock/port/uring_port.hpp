@@ -24,6 +24,6 @@ namespace nvsock {
 // Fails where the kernel has no such rings or forbids them; the sentence goes behind "no io_uring: ". Whether
 // the driver takes commands from one, only a command tells. The loop must outlive the port.
 Result<std::unique_ptr<CommandPort>> make_uring_port(asio::io_context& loop,
-                                                     std::shared_ptr<const Controller> controller);
+                                                     std::shared_ptr<const ControllerFile> controller);
 
 }  // namespace nvsock

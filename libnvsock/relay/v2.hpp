@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "libnvsock/base/bytes.hpp"
+#include "libnvsock/base/socket_type.hpp"
 #include "libnvsock/nvme/command.hpp"
 
 namespace nvsock::relay_v2 {
@@ -193,7 +194,6 @@ class Batch {
 
 // --- payloads ---
 
-enum class SocketType : uint8_t { stream = 1, datagram = 2 };
 enum class Family : uint8_t { any = 0, ipv4 = 4, ipv6 = 6 };
 
 struct Target {

@@ -7,7 +7,6 @@
 #include <netinet/in.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -56,13 +55,16 @@ using ServiceNames = std::map<std::string, uint16_t, std::less<>>;
 
 // services(5), read once: a lookup in the mount must not touch files or name services.
 const ServiceNames& services(SocketType type) {
-  static const auto tables = [] {
-    std::array<ServiceNames, 2> all;  // by SocketType
+  struct Tables {
+    ServiceNames tcp, udp;
+  };
+  static const Tables tables = [] {
+    Tables all;
     setservent(0);
     while (const servent* entry = getservent()) {
       const bool udp = std::strcmp(entry->s_proto, "udp") == 0;
       if (!udp && std::strcmp(entry->s_proto, "tcp") != 0) continue;
-      ServiceNames& names = all[static_cast<size_t>(udp ? SocketType::datagram : SocketType::stream)];
+      ServiceNames& names = udp ? all.udp : all.tcp;
       const auto port = ntohs(static_cast<uint16_t>(entry->s_port));
       names.emplace(entry->s_name, port);
       for (char** alias = entry->s_aliases; *alias != nullptr; ++alias) names.emplace(*alias, port);
@@ -70,7 +72,7 @@ const ServiceNames& services(SocketType type) {
     endservent();
     return all;
   }();
-  return tables[static_cast<size_t>(type)];
+  return type == SocketType::datagram ? tables.udp : tables.tcp;
 }
 
 }  // namespace

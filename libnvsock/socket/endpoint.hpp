@@ -13,10 +13,9 @@
 #include <string_view>
 
 #include "libnvsock/base/result.hpp"
+#include "libnvsock/base/socket_type.hpp"
 
 namespace nvsock {
-
-enum class SocketType : uint8_t { stream, datagram };  // TCP and UDP
 
 struct Endpoint {
   enum class Kind : uint8_t { ipv4, ipv6, name };

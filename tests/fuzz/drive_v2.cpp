@@ -111,7 +111,7 @@ class FuzzServices final : public csd::ServiceFactory {
     check(!target.node.empty() && target.node.size() <= relay_v2::max_node, "a target was checked");
     const auto model = add();
     model->observer = &observer;
-    model->datagram = target.type == relay_v2::SocketType::datagram;
+    model->datagram = target.type == SocketType::datagram;
     return std::make_unique<FuzzService>(model);
   }
   void observe(csd::Service& service, csd::Service::Observer& observer) override {
@@ -270,11 +270,10 @@ class Run final : private csd::CompletionQueue {
     const uint32_t value = input_.below(8) == 7 ? input_.number<uint32_t>() : input_.number<uint16_t>();
     if (is_new) {
       const std::string node(1 + input_.below(relay_v2::max_node), 'n');
-      const relay_v2::Target target{
-          .type = input_.below(3) == 0 ? relay_v2::SocketType::datagram : relay_v2::SocketType::stream,
-          .family = {},
-          .port = input_.number<uint8_t>(),
-          .node = node};
+      const relay_v2::Target target{.type = input_.below(3) == 0 ? SocketType::datagram : SocketType::stream,
+                                    .family = {},
+                                    .port = input_.number<uint8_t>(),
+                                    .node = node};
       if (!writer.fits(encoded_size(target))) return;
       encode(target, writer.append(type, stream, type == FrameType::listen ? 1 + value % 128 : value,
                                    encoded_size(target)));

@@ -47,7 +47,7 @@ void batch(const std::string& name, Batch::From from, const std::vector<Frame>& 
 void batches() {
   using enum Batch::From;
   const std::string node = "db.local";
-  const Target to{SocketType::stream, Family::any, 22, node};
+  const Target to{nvsock::SocketType::stream, Family::any, 22, node};
   const Bytes target = encoded(to, encoded_size(to));
   sockaddr_storage storage{};
   auto& v6 = reinterpret_cast<sockaddr_in6&>(storage);

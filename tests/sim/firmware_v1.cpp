@@ -339,8 +339,7 @@ void FirmwareV1::open(Command& command) {
   Relay& relay = **free;
   relay.opening = &command;
   relay.service = services_.connect(
-      {.type = relay_v2::SocketType::stream, .family = relay_v2::Family::ipv4, .port = port, .node = node},
-      relay);
+      {.type = SocketType::stream, .family = relay_v2::Family::ipv4, .port = port, .node = node}, relay);
   stalled_by_ = &relay;
   const uint64_t ticket = held_.at(&command).ticket;
   call_later(connect_takes, [this, &command, ticket, descriptor] {

@@ -109,7 +109,7 @@ void Referee::host_frame(Session& session, const Frame& frame) {
     session.last_opened = frame.stream;
     StreamView& opened = session.streams[frame.stream];
     const auto target = relay_v2::parse_target(frame.payload);
-    opened.datagrams = target && target->type == relay_v2::SocketType::datagram;
+    opened.datagrams = target && target->type == SocketType::datagram;
     if (frame.type == FrameType::listen) {
       opened.backlog = frame.value;
     } else {

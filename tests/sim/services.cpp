@@ -192,12 +192,12 @@ class SimService final : public csd::Service {
 std::unique_ptr<csd::Service> SimServices::connect(const relay_v2::Target& target,
                                                    csd::Service::Observer& observer) {
   if (const auto flow = flows_.find(target.port);
-      flow != flows_.end() && target.type == relay_v2::SocketType::datagram) {
+      flow != flows_.end() && target.type == SocketType::datagram) {
     return std::make_unique<FlowService>(clock_, Random(random_.next()), story_, flow->second.plan,
                                          flow->second.record, alive_, observer);
   }
   const auto found = places_.find(target.port);
-  if (found == places_.end() || target.node != "127.0.0.1" || target.type != relay_v2::SocketType::stream) {
+  if (found == places_.end() || target.node != "127.0.0.1" || target.type != SocketType::stream) {
     story_.violation("the drive connects to %.*s port %u, which nobody asked for",
                      static_cast<int>(target.node.size()), target.node.data(), target.port);
     Script refusal;

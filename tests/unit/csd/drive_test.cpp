@@ -114,7 +114,7 @@ TEST_F(DriveV2Test, bytes_go_to_a_real_service_and_come_back) {
   V2Command& open = make(relay_v2::opcode::to_drive, relay_v2::function::tx, handle, relay_v2::max_batch);
   relay_v2::BatchWriter writer({open.buffer.data(), relay_v2::max_batch});
   const relay_v2::Target target{
-      .type = {relay_v2::SocketType::stream}, .family = {}, .port = listener.port(), .node = "127.0.0.1"};
+      .type = {SocketType::stream}, .family = {}, .port = listener.port(), .node = "127.0.0.1"};
   encode(target, writer.append(FrameType::open, 1, 1 << 20, encoded_size(target)));
   open.cdw12 = open.data_length = writer.finish(1);
   open.cdw14 = 1;

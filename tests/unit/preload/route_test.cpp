@@ -8,24 +8,24 @@
 namespace nvsock::preload {
 namespace {
 
-Endpoint endpoint(const char* address, std::uint16_t port) {
+Destination destination(const char* address, std::uint16_t port) {
   sockaddr_in v4{};
   sockaddr_in6 v6{};
   if (inet_pton(AF_INET, address, &v4.sin_addr) == 1) {
     v4.sin_family = AF_INET;
     v4.sin_port = htons(port);
-    return endpoint_of(reinterpret_cast<sockaddr*>(&v4), sizeof v4);
+    return destination_of(reinterpret_cast<sockaddr*>(&v4), sizeof v4);
   }
   EXPECT_EQ(inet_pton(AF_INET6, address, &v6.sin6_addr), 1) << address;
   v6.sin6_family = AF_INET6;
   v6.sin6_port = htons(port);
-  return endpoint_of(reinterpret_cast<sockaddr*>(&v6), sizeof v6);
+  return destination_of(reinterpret_cast<sockaddr*>(&v6), sizeof v6);
 }
 
 Verdict decide(std::string_view rules, const char* address, std::uint16_t port, int type = SOCK_STREAM) {
   Routes routes;
   routes.parse(rules);
-  return routes.decide(endpoint(address, port), type);
+  return routes.decide(destination(address, port), type);
 }
 
 std::string first_malformed(std::string_view rules) {
@@ -159,21 +159,21 @@ TEST(Route, one_rule_too_many_refuses) {
   EXPECT_EQ(decide(rules + "!*", "10.0.0.1", 999), Verdict::refuse);
 }
 
-TEST(Endpoint, short_addresses_are_not_ours) {
+TEST(Destination, short_addresses_are_not_ours) {
   sockaddr_in6 v6{};
   v6.sin6_family = AF_INET6;
   const auto* address = reinterpret_cast<const sockaddr*>(&v6);
-  EXPECT_EQ(endpoint_of(address, 23).family, AF_UNSPEC);
-  EXPECT_EQ(endpoint_of(address, 24).family, AF_INET6) << "RFC 2133 has no scope";
-  EXPECT_EQ(endpoint_of(nullptr, 24).family, AF_UNSPEC);
+  EXPECT_EQ(destination_of(address, 23).family, AF_UNSPEC);
+  EXPECT_EQ(destination_of(address, 24).family, AF_INET6) << "RFC 2133 has no scope";
+  EXPECT_EQ(destination_of(nullptr, 24).family, AF_UNSPEC);
   v6.sin6_family = AF_UNIX;
-  EXPECT_EQ(endpoint_of(address, sizeof v6).family, AF_UNSPEC);
+  EXPECT_EQ(destination_of(address, sizeof v6).family, AF_UNSPEC);
 }
 
-TEST(Endpoint, text_is_the_name_in_the_mount) {
+TEST(Destination, text_is_the_name_in_the_mount) {
   const auto text = [](const char* address, std::uint16_t port) {
     Text<64> line;
-    line << endpoint(address, port);
+    line << destination(address, port);
     return std::string(line.view());
   };
   EXPECT_EQ(text("127.0.0.1", 22), "127.0.0.1:22");

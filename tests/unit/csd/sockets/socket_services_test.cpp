@@ -12,7 +12,6 @@ namespace {
 
 using csd::Service;
 using relay_v2::Family;
-using relay_v2::SocketType;
 
 struct Watcher final : Service::Observer {
   void on_connected(int error) override { connected = error; }

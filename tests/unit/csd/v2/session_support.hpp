@@ -190,7 +190,7 @@ class FakeServices final : public csd::ServiceFactory {
                                         csd::Service::Observer& observer) override {
     auto model = std::make_shared<ServiceModel>();
     model->node = target.node;
-    model->is_datagram = target.type == relay_v2::SocketType::datagram;
+    model->is_datagram = target.type == SocketType::datagram;
     model->observer = &observer;
     services.push_back(model);
     return std::make_unique<FakeService>(model);
@@ -246,19 +246,19 @@ class Frames {
     return *this;
   }
   Frames& target(relay_v2::FrameType type, uint32_t stream, uint32_t value, std::string_view node,
-                 relay_v2::SocketType kind) {
+                 SocketType kind) {
     const relay_v2::Target target{.type = kind, .family = {}, .port = 80, .node = node};
     encode(target, writer_.append(type, stream, value, encoded_size(target)));
     return *this;
   }
   Frames& open(uint32_t stream, uint32_t credit = 1 << 20) {
-    return target(relay_v2::FrameType::open, stream, credit, "127.0.0.1", relay_v2::SocketType::stream);
+    return target(relay_v2::FrameType::open, stream, credit, "127.0.0.1", SocketType::stream);
   }
   Frames& open_datagram(uint32_t stream, uint32_t credit = 1 << 20) {
-    return target(relay_v2::FrameType::open, stream, credit, "127.0.0.1", relay_v2::SocketType::datagram);
+    return target(relay_v2::FrameType::open, stream, credit, "127.0.0.1", SocketType::datagram);
   }
   Frames& listen(uint32_t stream, uint32_t backlog) {
-    return target(relay_v2::FrameType::listen, stream, backlog, "::1", relay_v2::SocketType::stream);
+    return target(relay_v2::FrameType::listen, stream, backlog, "::1", SocketType::stream);
   }
   Frames& data(uint32_t stream, std::string_view bytes) {
     return add(relay_v2::FrameType::data, stream, 0, bytes);

@@ -14,7 +14,7 @@
 
 namespace nvsock::preload {
 
-struct Endpoint {
+struct Destination {
   int family = AF_UNSPEC;         // AF_INET, AF_INET6; AF_UNSPEC: nothing that we route
   std::uint8_t address[16] = {};  // network order; IPv4 uses the first four
   std::uint16_t port = 0;         // host order
@@ -22,19 +22,19 @@ struct Endpoint {
 };
 
 // The same place; how it was written does not matter.
-inline bool operator==(const Endpoint& a, const Endpoint& b) {
+inline bool operator==(const Destination& a, const Destination& b) {
   return a.family == b.family && a.port == b.port && memcmp(a.address, b.address, sizeof a.address) == 0;
 }
 
 // One address that datagrams come back from. Multicast and broadcast are answered from others.
-inline bool is_unicast(const Endpoint& to) {
+inline bool is_unicast(const Destination& to) {
   if (to.family == AF_INET6) return to.address[0] != 0xff;
   return to.address[0] < 224 && to.address[0] != 0;
 }
 
 // Sizes are checked as the kernel checks them: an IPv6 address may lack its scope (RFC 2133).
-inline Endpoint endpoint_of(const sockaddr* from, socklen_t size) {
-  Endpoint to;
+inline Destination destination_of(const sockaddr* from, socklen_t size) {
+  Destination to;
   if (from == nullptr || size < sizeof(sa_family_t)) return to;
   if (from->sa_family == AF_INET && size >= sizeof(sockaddr_in)) {
     sockaddr_in v4;
@@ -55,7 +55,7 @@ inline Endpoint endpoint_of(const sockaddr* from, socklen_t size) {
 
 // "127.0.0.1:22" or "[::1]:22": the name of the file in MOUNT/tcp or MOUNT/udp, and what the log shows.
 template <std::size_t N>
-Text<N>& operator<<(Text<N>& text, const Endpoint& to) {
+Text<N>& operator<<(Text<N>& text, const Destination& to) {
   char address[INET6_ADDRSTRLEN] = "?";
   inet_ntop(to.family, to.address, address, sizeof address);
   if (to.family == AF_INET6) return text << "[" << address << "]:" << to.port;
