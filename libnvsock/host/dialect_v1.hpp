@@ -9,6 +9,10 @@
 //    without them: their memory stays lent to the drive, counted, and bounded by PortTraits.
 //  - A write that finds the peer not reading stalls every command of the drive. Nothing on the host can
 //    end that, so no command carries a short timeout: its expiry would reset the controller.
+//  - A descriptor is given away as soon as it is closed, and commands name nothing else. On a port that keeps
+//    no order, a command that is passed by the close of its relay acts on the next owner's connection if an
+//    open arrives between the two. What waits in a port is kept from that (CommandsV1::room_for_read); for
+//    what is on its way the host can do nothing.
 //  - No half-close, no IPv6, no names.
 //
 // Threads: event loop only. No call blocks.

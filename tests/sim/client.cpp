@@ -23,7 +23,7 @@ unsigned long long shown(uint64_t value) {
 
 Client::Client(VirtualClock& clock, Random random, Story& story, Dialect& dialect,
                const SimServices& services, BufferPool& buffers, uint16_t port, const Plan& plan,
-               const Conditions& conditions)
+               Conditions& conditions)
     : clock_(clock),
       random_(random),
       story_(story),
@@ -287,6 +287,9 @@ void Client::release(const char* why) {
   story_.tell("client %u: %s, releases", port_, why);
   released_at_ = clock_.now();
   done_ = true;
+  conditions_.on_release({.stream = stream_->id(),
+                          .established = established_ && !failed_,
+                          .complete = services_.record(port_).got == written_});
   stream_.reset();
 }
 

@@ -46,6 +46,13 @@ class Conditions {
   // connect() says this errno: is there a reason? And is there no use in trying again?
   virtual bool explains_refusal(int error) const = 0;
   virtual bool hopeless(int error) const = 0;
+  // The program lets go of this stream now, whose service has got all that was written or not.
+  struct Released {
+    uint64_t stream;
+    bool established;
+    bool complete;
+  };
+  virtual void on_release(const Released&) {}
 
  protected:
   ~Conditions() = default;
@@ -54,7 +61,7 @@ class Conditions {
 class Client final : private StreamObserver {
  public:
   Client(VirtualClock& clock, Random random, Story& story, Dialect& dialect, const SimServices& services,
-         BufferPool& buffers, uint16_t port, const Plan& plan, const Conditions& conditions);
+         BufferPool& buffers, uint16_t port, const Plan& plan, Conditions& conditions);
 
   void start();
   // Instead, a program inside the drive connects, again if need be, until accept() gives its stream.
@@ -96,7 +103,7 @@ class Client final : private StreamObserver {
   BufferPool& buffers_;
   const uint16_t port_;
   const Plan plan_;
-  const Conditions& conditions_;
+  Conditions& conditions_;
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
   StreamHandle stream_;
   uint64_t written_ = 0, read_ = 0;

@@ -259,7 +259,7 @@ void FirmwareV1::vanish() {
   gone_ = true;
   arrived_.clear();
   placed_.clear();
-  stalled_by_ = nullptr;
+  stall(nullptr);
   for (auto& relay : table_) relay.reset();
   std::vector<std::pair<Command*, uint64_t>> all;
   for (const auto& [command, held] : held_) all.emplace_back(const_cast<Command*>(command), held.order);
@@ -282,6 +282,21 @@ void FirmwareV1::vanish() {
 }
 
 // --- the drive's side ---
+
+void FirmwareV1::stall(Relay* by) {
+  if (stalled_by_ != nullptr && clock_.now() > stalled_at_) stalls_.emplace_back(stalled_at_, clock_.now());
+  stalled_by_ = by;
+  stalled_at_ = clock_.now();
+}
+
+Clock::Duration FirmwareV1::stalled_since(Clock::TimePoint then) const {
+  const auto of = [then](Clock::TimePoint began, Clock::TimePoint ended) {
+    return std::max(ended - std::max(began, then), Clock::Duration::zero());
+  };
+  Clock::Duration sum{};
+  for (const auto& [began, ended] : stalls_) sum += of(began, ended);
+  return stalled_by_ != nullptr ? sum + of(stalled_at_, clock_.now()) : sum;
+}
 
 void FirmwareV1::arrived(Command& command, uint64_t ticket) {
   const auto found = held_.find(&command);
@@ -340,7 +355,7 @@ void FirmwareV1::open(Command& command) {
   relay.opening = &command;
   relay.service = services_.connect(
       {.type = SocketType::stream, .family = relay_v2::Family::ipv4, .port = port, .node = node}, relay);
-  stalled_by_ = &relay;
+  stall(&relay);
   const uint64_t ticket = held_.at(&command).ticket;
   call_later(connect_takes, [this, &command, ticket, descriptor] {
     const auto held = held_.find(&command);
@@ -356,7 +371,7 @@ void FirmwareV1::open(Command& command) {
 
 // May destroy the relay.
 void FirmwareV1::opened(Relay& relay, int error) {
-  stalled_by_ = nullptr;
+  stall(nullptr);
   Command& command = *std::exchange(relay.opening, nullptr);
   if (error == 0) {
     std::vector<uint8_t> answer(4);
@@ -376,13 +391,13 @@ void FirmwareV1::write(Command& command) {
 }
 
 void FirmwareV1::push_write(Relay& relay) {
-  stalled_by_ = nullptr;
+  stall(nullptr);
   Command& command = *relay.write;
   while (relay.written < command.cdw12) {
     const ssize_t sent = relay.service->send(
         {static_cast<const uint8_t*>(command.data) + relay.written, command.cdw12 - relay.written});
     if (sent == -EAGAIN) {
-      stalled_by_ = &relay;
+      stall(&relay);
       return relay.service->await_writable();
     }
     if (sent < 0) {

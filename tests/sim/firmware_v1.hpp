@@ -53,6 +53,8 @@ class FirmwareV1 final : public CommandPort {
   unsigned in_flight() const { return static_cast<unsigned>(held_.size()); }
   unsigned lost() const { return static_cast<unsigned>(lost_.size()); }  // commands that never complete
   unsigned connections() const;
+  // How long it has executed nothing, of the time since then.
+  Clock::Duration stalled_since(Clock::TimePoint then) const;
   bool loses_reads() const { return habits_.loses_reads; }
   // Was a connection to this port ever refused because all relays were taken?
   bool found_full(uint16_t port) const { return found_full_.contains(port); }
@@ -77,6 +79,7 @@ class FirmwareV1 final : public CommandPort {
   void call_later(Clock::Duration delay, std::function<void()> call);
 
   // --- the drive's side ---
+  void stall(Relay* by);  // null: no more
   void arrived(Command& command, uint64_t ticket);
   void execute();
   void open(Command& command);
@@ -128,6 +131,8 @@ class FirmwareV1 final : public CommandPort {
   std::deque<Command*> arrived_;
   std::vector<std::unique_ptr<Relay>> table_;  // by descriptor; null: free
   Relay* stalled_by_ = nullptr;
+  Clock::TimePoint stalled_at_{};
+  std::vector<std::pair<Clock::TimePoint, Clock::TimePoint>> stalls_;  // those that are over
   bool executing_ = false;
   std::set<uint16_t> found_full_;
 };

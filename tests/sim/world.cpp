@@ -188,7 +188,7 @@ class World final : private ListenerObserver, private Conditions {
       services_.add(port, choose_script(random_, plan, most));
       clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
                                                   services_, buffers_, port, plan,
-                                                  static_cast<const Conditions&>(*this)));
+                                                  static_cast<Conditions&>(*this)));
       const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
       clock_.after(start, [client = clients_.back().get()] { client->start(); });
     }
@@ -212,7 +212,7 @@ class World final : private ListenerObserver, private Conditions {
       services_.add(port, script);
       clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
                                                   services_, buffers_, port, plan,
-                                                  static_cast<const Conditions&>(*this)));
+                                                  static_cast<Conditions&>(*this)));
       ++streams_;
       clock_.after(up_to(random_, 8s),
                    [this, client = clients_.back().get()] { client->await_program(services_, !calm_); });

@@ -26,6 +26,8 @@ constexpr auto settling = 3000s;
 // Of a whole run: the longest of 10'000 good ones takes 40'000.
 constexpr uint64_t most_events = 1'000'000;
 constexpr auto connect_timeout = 130s;
+constexpr auto drain_timeout = 30s;
+constexpr auto abandon_after = 2s;  // stream_v1.cpp
 
 class WorldV1 final : private Conditions {
  public:
@@ -35,7 +37,10 @@ class WorldV1 final : private Conditions {
         services_(clock_, Random(random_.next()), story_),
         drive_(clock_, Random(random_.next()), story_, services_, choose_habits()),
         buffers_(128 * 1024, 4) {
-    DialectV1Options options{.relays = FirmwareV1::relays, .connect_timeout = connect_timeout, .log = {}};
+    DialectV1Options options{.relays = FirmwareV1::relays,
+                             .connect_timeout = connect_timeout,
+                             .drain_timeout = drain_timeout,
+                             .log = {}};
     options.log = [this](LogLevel, const std::string& text) { story_.tell("host: %s", text.c_str()); };
     dialect_ = std::make_unique<DialectV1>(clock_, drive_, std::move(options));
     add_clients();
@@ -150,7 +155,7 @@ class WorldV1 final : private Conditions {
       services_.add(port, script);
       clients_.push_back(std::make_unique<Client>(clock_, Random(random_.next()), story_, *dialect_,
                                                   services_, buffers_, port, plan,
-                                                  static_cast<const Conditions&>(*this)));
+                                                  static_cast<Conditions&>(*this)));
       const Clock::Duration start = random_.chance(300) ? Clock::Duration::zero() : up_to(random_, 8s);
       clock_.after(start, [client = clients_.back().get()] { client->start(); });
     }
@@ -187,7 +192,27 @@ class WorldV1 final : private Conditions {
     if (told.error == ENFILE && drive_.traits().max_blocking <= clients_.size()) return true;
     const bool refused = drive_.found_full(told.port) || script.connect_error != 0 || !script.answers;
     if (told.error == ENFILE) return refused;
-    return told.error == ETIMEDOUT && (told.after >= connect_timeout || (refused && told.after > 20s));
+    if (told.error != ETIMEDOUT) return false;
+    // An open waits for a relay no longer than a close takes to be given up on, and then for the drive.
+    const bool stalled = drive_.stalled_since(clock_.now() - told.after) > connect_timeout - 10s;
+    return (told.after >= connect_timeout && stalled) || (refused && told.after > 20s);
+  }
+
+  // Whatever the drive does, a stream is gone from the host within its bounds, and soon if there is no reason
+  // for more: its last write is told, its close, and the reads that this ends, or that are given up on.
+  void on_release(const Released& released) override {
+    expect_gone(released.stream, (released.established ? drain_timeout : connect_timeout) + abandon_after);
+    if (!released.established || !released.complete || drive_.lost() > 0) return;
+    static constexpr auto soon = 5s;
+    clock_.after(soon, [this, id = released.stream] {
+      if (drive_.stalled_since(clock_.now() - soon) == 0s && drive_.lost() == 0) expect_gone(id, 0s);
+    });
+  }
+  void expect_gone(uint64_t id, Clock::Duration after) {
+    clock_.after(after + 1ms, [this, id] {
+      if (dialect_->find_stream(id) != nullptr)
+        story_.violation("stream %llu is still there", static_cast<unsigned long long>(id));
+    });
   }
 
   bool explains_refusal(int error) const override {
