@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "csd/sockets/resolver.hpp"
 #include "libnvsock/base/result.hpp"
+#include "libnvsock/base/socket_address.hpp"
 
 namespace nvsock::csd {
 

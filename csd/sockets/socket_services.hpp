@@ -1,7 +1,7 @@
 // Services that are sockets in the drive's network namespace: TCP and connected UDP, over IPv4 and IPv6.
 //
-// Which addresses may be reached is decided in one place, SocketServices::check(). Threads: event loop only
-// (names have a thread of their own, csd/sockets/resolver.hpp). Nothing blocks.
+// Which addresses may be reached is decided in one place, SocketServices::check(). Threads: event loop only.
+// Nothing blocks.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -21,7 +21,8 @@ class SocketServices final : public ServiceFactory {
   SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
                  AllowList allowed = {});
 
-  std::unique_ptr<Service> connect(const relay_v2::Target& target, Service::Observer& observer) override;
+  std::unique_ptr<Service> connect(Client client, const relay_v2::Target& target,
+                                   Service::Observer& observer) override;
   void observe(Service& service, Service::Observer& observer) override;
   // The node is an address of the drive's, not a name: looking one up would block.
   Result<std::unique_ptr<Listener>> listen(const relay_v2::Target& target, int backlog,

@@ -192,7 +192,7 @@ bool Session::open(const Frame& frame) {
                            .largest_window = around_.options.largest_window,
                            .credit = frame.value,
                            .datagram = target->type == relay_v2::SocketType::datagram});
-  stream->connecting(around_.services.connect(*target, *stream));
+  stream->connecting(around_.services.connect(Client{handle_}, *target, *stream));
   if (stream->is_datagram()) watch_flows();
   numbers_.emplace(frame.stream, std::move(stream));
   return true;

@@ -45,7 +45,8 @@ class SocketServicesTest : public ::testing::Test {
   std::unique_ptr<Service> connect(std::string_view node, uint16_t port, SocketType type = SocketType::stream,
                                    Family family = Family::any) {
     watcher = {};
-    auto service = services->connect({.type = type, .family = family, .port = port, .node = node}, watcher);
+    auto service = services->connect(csd::Client{1},
+                                     {.type = type, .family = family, .port = port, .node = node}, watcher);
     EXPECT_EQ(watcher.connected, -1) << "told from within";
     EXPECT_TRUE(run_until([&] { return watcher.connected >= 0; }));
     return service;
@@ -158,14 +159,18 @@ TEST_F(SocketServicesTest, an_address_of_the_other_family_is_an_unreachable_host
 
 TEST_F(SocketServicesTest, a_service_may_go_while_its_name_is_looked_up) {
   watcher = {};
-  services->connect({.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"}, watcher)
+  services
+      ->connect(csd::Client{1}, {.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"},
+                watcher)
       .reset();
   loop.run_for(std::chrono::milliseconds(50));
   EXPECT_EQ(watcher.connected, -1);
 }
 
 TEST_F(SocketServicesTest, the_factory_may_go_while_a_name_is_looked_up) {
-  services->connect({.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"}, watcher)
+  services
+      ->connect(csd::Client{1}, {.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"},
+                watcher)
       .reset();
   services.reset();
   loop.run_for(std::chrono::milliseconds(50));
