@@ -86,7 +86,7 @@ struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter
   }
 
   int try_connect(const SocketAddress& address) {
-    if (const int error = services.check(address); error != 0) return error;
+    if (const int error = services.check(address, &Allowed::to_connect); error != 0) return error;
     drop();
     const int fd = services.make_socket(address.bytes.ss_family, datagram ? SOCK_DGRAM : SOCK_STREAM);
     if (fd < 0) return -fd;
@@ -208,7 +208,7 @@ class SocketListener final : public Listener {
 }  // namespace
 
 SocketServices::SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
-                               AllowList allowed)
+                               Allowed allowed)
     : loop_(loop),
       where_(std::move(where)),
       allowed_(std::move(allowed)),
@@ -240,7 +240,7 @@ Result<std::unique_ptr<Listener>> SocketServices::listen(const relay_v2::Target&
   const SocketAddresses found = resolver_.numeric(target);
   if (found.empty()) return failed(EADDRNOTAVAIL);
   const SocketAddress& address = found.front();
-  if (const int refused = check(address); refused != 0) return failed(refused);
+  if (const int refused = check(address, &Allowed::to_listen); refused != 0) return failed(refused);
   const int fd = make_socket(address.bytes.ss_family, SOCK_STREAM);
   if (fd < 0) return failed(-fd);
   const int on = 1;

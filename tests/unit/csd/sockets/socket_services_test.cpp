@@ -39,7 +39,8 @@ class SocketServicesTest : public ::testing::Test {
   SocketServicesTest() {
     auto own = csd::NetworkNamespace::open("");
     EXPECT_TRUE(own);
-    services.emplace(loop, std::make_shared<const csd::NetworkNamespace>(std::move(*own)));
+    where = std::make_shared<const csd::NetworkNamespace>(std::move(*own));
+    services.emplace(loop, where);
   }
 
   std::unique_ptr<Service> connect(std::string_view node, uint16_t port, SocketType type = SocketType::stream,
@@ -89,6 +90,7 @@ class SocketServicesTest : public ::testing::Test {
   bool run_until(const std::function<bool()>& done) { return test::run_until(loop, done); }
 
   asio::io_context loop;
+  std::shared_ptr<const csd::NetworkNamespace> where;
   std::optional<csd::SocketServices> services;
   Watcher watcher;
   Gate gate;
@@ -268,6 +270,23 @@ TEST_F(SocketServicesTest, listening_fails_with_its_errno) {
   EXPECT_EQ(listen_error, EADDRINUSE);
   EXPECT_FALSE(listen("localhost"));
   EXPECT_EQ(listen_error, EADDRNOTAVAIL);
+}
+
+TEST_F(SocketServicesTest, to_connect_and_to_listen_are_allowed_apart) {
+  csd::Allowed allowed{.to_listen = csd::AllowList(csd::AllowList::Empty::nothing)};
+  uint16_t port = 0;
+  { port = port_of(listen("127.0.0.1")->address()); }
+  ASSERT_TRUE(allowed.to_connect.add("*:" + std::to_string(port)));
+  ASSERT_TRUE(allowed.to_listen.add("127.0.0.1:" + std::to_string(port + 1)));
+  services.emplace(loop, where, std::move(allowed));
+  EXPECT_FALSE(listen("127.0.0.1", port));
+  EXPECT_EQ(listen_error, EACCES);
+  connect("127.0.0.1", port);
+  EXPECT_EQ(watcher.connected, ECONNREFUSED);
+  listen("127.0.0.1", static_cast<uint16_t>(port + 1));
+  EXPECT_NE(listen_error, EACCES);
+  connect("127.0.0.1", static_cast<uint16_t>(port + 1));
+  EXPECT_EQ(watcher.connected, EACCES);
 }
 
 }  // namespace
