@@ -13,6 +13,7 @@ namespace nvsock::csd {
 class ByteQueue {
  public:
   bool empty() const { return bytes_.size() == taken_; }
+  size_t size() const { return bytes_.size() - taken_; }  // with 4 bytes for each datagram
 
   void append(std::span<const uint8_t> bytes) {
     // Moving only when more was taken than is left costs each byte one move at most, on average.

@@ -72,10 +72,11 @@ Result<bool> AllowList::add(std::string_view text) {
 
 bool AllowList::allows(const SocketAddress& address) const {
   const SocketAddress plain = unmapped(address);
-  return entries_.empty() || std::ranges::any_of(entries_, [&](const Entry& entry) {
-           return (entry.address.bytes.ss_family == AF_UNSPEC || same_host(entry.address, plain)) &&
-                  (entry.port == 0 || entry.port == port_of(plain));
-         });
+  if (entries_.empty()) return empty_ == Empty::everything;
+  return std::ranges::any_of(entries_, [&](const Entry& entry) {
+    return (entry.address.bytes.ss_family == AF_UNSPEC || same_host(entry.address, plain)) &&
+           (entry.port == 0 || entry.port == port_of(plain));
+  });
 }
 
 }  // namespace nvsock::csd

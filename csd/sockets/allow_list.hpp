@@ -1,18 +1,22 @@
-// Which addresses inside the drive streams may reach. Threads: any.
+// Which addresses inside the drive hosts may use. Threads: any.
 #pragma once
 
 #include <cstdint>
 #include <string_view>
 #include <vector>
 
-#include "csd/sockets/resolver.hpp"
 #include "libnvsock/base/result.hpp"
+#include "libnvsock/base/socket_address.hpp"
 
 namespace nvsock::csd {
 
-// A list of HOST:PORT; without entries it allows everything.
+// A list of HOST:PORT.
 class AllowList {
  public:
+  // What a list without entries allows.
+  enum class Empty { everything, nothing };
+  explicit AllowList(Empty empty) : empty_(empty) {}
+
   // HOST is an address, IPv6 in brackets, or * for all; PORT a number, a service name, or * for all. EINVAL
   // with a sentence.
   Result<bool> add(std::string_view text);
@@ -23,6 +27,7 @@ class AllowList {
     SocketAddress address;  // family AF_UNSPEC: all
     uint16_t port = 0;      // 0: all
   };
+  Empty empty_;
   std::vector<Entry> entries_;
 };
 

@@ -16,15 +16,30 @@ class NetworkNamespace {
   NetworkNamespace& operator=(NetworkNamespace&& other) noexcept;
   ~NetworkNamespace();
 
-  // A non-blocking, close-on-exec socket inside; -1 with errno. The calling thread enters the namespace
-  // for this one call (setns(2), needs CAP_SYS_ADMIN); other threads are not affected.
+  // While it lives, the calling thread is inside (setns(2), needs CAP_SYS_ADMIN); other threads are not
+  // affected. False, with errno: it is not.
+  class Visit {
+   public:
+    explicit Visit(const NetworkNamespace& where);
+    ~Visit();
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    explicit operator bool() const { return inside_; }
+
+   private:
+    const NetworkNamespace& where_;
+    const bool inside_;
+  };
+
+  // A non-blocking, close-on-exec socket inside; -1 with errno.
   int make_socket(int family, int type) const;
-  // Moves the calling thread inside, for good; false with errno. For threads that do nothing else.
-  bool enter() const;
+  // The namespace's own resolv.conf(5), as ip-netns(8) has it, if there is one; empty: the machine's.
+  std::string resolv_conf() const;
 
  private:
   NetworkNamespace() = default;
 
+  std::string name_;
   int inside_ = -1;  // both -1: the process's own namespace
   int outside_ = -1;
 };

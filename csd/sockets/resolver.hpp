@@ -1,41 +1,100 @@
-// Names, resolved inside the drive's network namespace: getaddrinfo(3) blocks, so it has a thread of its own,
-// and that thread lives in the namespace.
+// Names inside the drive, for many clients, none of which can hold up another.
 //
-// One name at a time: a name server that does not answer holds up other names, never a stream. Threads: calls
-// and answers on the event loop's.
+// Names are asked for all at once (csd/sockets/name_query.hpp), so that none waits for another; what is
+// bounded is how many. Each client has a share of its own: `max_asked` names, `max_waiting` more that wait
+// for one of those to end, and beyond that ENOBUFS at once. A name that hosts(5) has, or that was answered
+// lately, is never among those that wait. Askers of one client for one name share the question; the last one
+// that goes takes it back, and its memory with it.
+//
+// What name servers answer is kept for as long as they say, at most `longest_kept`, and at most `max_kept`
+// names of it. Failures and hosts(5) are not kept: what was just put right shall be seen.
+//
+// Threads: event loop only. Never blocks.
 #pragma once
 
 #include <asio/io_context.hpp>
-#include <functional>
+#include <chrono>
+#include <map>
 #include <memory>
-#include <vector>
+#include <string>
+#include <utility>
 
+#include "csd/sockets/name_query.hpp"
 #include "csd/sockets/netns.hpp"
-#include "libnvsock/base/socket_address.hpp"
+#include "csd/sockets/service.hpp"
+#include "libnvsock/base/list.hpp"
 #include "libnvsock/relay/v2.hpp"
 
 namespace nvsock::csd {
 
-using SocketAddresses = std::vector<SocketAddress>;
-
 class Resolver {
- public:
-  Resolver(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where);
-  ~Resolver();  // does not wait for the name at hand
+  struct Name;
 
-  // The addresses of a node that is an address already; empty if it is a name, or wrong for its family.
-  static SocketAddresses numeric(const relay_v2::Target& target);
-  // Calls back on the loop, never from within. Empty: it cannot be resolved. `answer` is dropped if the
-  // resolver goes first.
-  void resolve(const relay_v2::Target& target, std::function<void(SocketAddresses)> answer);
+ public:
+  static constexpr size_t max_asked = 64;  // 5 MB, and a socket for each name server
+  static constexpr size_t max_waiting = 448;
+  static constexpr size_t max_kept = 256;
+  static constexpr std::chrono::seconds longest_kept{10};
+
+  // Who wants a name. Its end takes the question back.
+  class Asker : private Link<Asker> {
+   public:
+    Asker() = default;
+    Asker(const Asker&) = delete;
+    Asker& operator=(const Asker&) = delete;
+
+   protected:
+    virtual ~Asker() { withdraw(); }
+    // Takes the question back, if there is one: nobody is told.
+    void withdraw();
+
+   private:
+    friend class Resolver;
+    friend class List<Asker>;
+
+    // Once, from the loop. May destroy the asker, and the resolver. error: 0; EHOSTUNREACH, the name cannot
+    // be resolved; ENOBUFS, the client asks for too many. Ports of the addresses are 0.
+    virtual void on_resolved(int error, const SocketAddresses& addresses) = 0;
+
+    Name* name_ = nullptr;  // null: not asking
+  };
+
+  Resolver(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where, NameServers servers);
+  ~Resolver();  // those who ask are not told
+  Resolver(const Resolver&) = delete;
+  Resolver& operator=(const Resolver&) = delete;
+
+  // The addresses of a node that is an address already, with the target's port; empty if it is a name, or
+  // wrong for its family.
+  SocketAddresses numeric(const relay_v2::Target& target) const;
+  // Tells from the loop, never from within. REQUIRES: the asker is not asking.
+  void resolve(Client client, const relay_v2::Target& target, Asker& asker);
 
  private:
-  struct Shared;
-  static void work(const std::shared_ptr<Shared>& shared);
+  using Key = std::pair<std::string, relay_v2::Family>;
+  struct Share;
+  struct Kept {
+    ResolvedName found;
+    std::chrono::steady_clock::time_point until;
+  };
+
+  void list_new(Name& name);
+  void post_turn();
+  void take_turn();
+  void begin(Name& name);
+  void answer(Name& name, int error, const SocketAddresses& addresses);
+  void answer(Name& name, const ResolvedName& found);
+  void remove(Name& name);
+  const ResolvedName* recall(const Key& key) const;
+  void keep(const Key& key, const ResolvedName& found);
 
   asio::io_context& loop_;
-  std::shared_ptr<Shared> shared_;  // with the thread
-  bool started_ = false;            // the thread starts with the first name
+  const std::shared_ptr<const NetworkNamespace> where_;
+  const NameServers servers_;
+  std::map<Key, Kept> kept_;
+  std::map<Client, std::unique_ptr<Share>> shares_;               // of clients that ask
+  List<Share> turns_;                                             // shares with new names
+  const std::shared_ptr<char> alive_ = std::make_shared<char>();  // watched by what is posted
 };
 
 }  // namespace nvsock::csd

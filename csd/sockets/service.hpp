@@ -16,6 +16,9 @@
 
 namespace nvsock::csd {
 
+// Whose service it is: a session. What a factory has only so much of, each gets a share of.
+enum class Client : uint64_t {};
+
 class Service {
  public:
   // Each call may destroy the service that makes it: it is that service's last act.
@@ -70,7 +73,8 @@ class ServiceFactory {
 
   // Starts to connect, names resolved first. Never null; a failure is told through the observer, not from
   // within this call.
-  virtual std::unique_ptr<Service> connect(const relay_v2::Target& target, Service::Observer& observer) = 0;
+  virtual std::unique_ptr<Service> connect(Client client, const relay_v2::Target& target,
+                                           Service::Observer& observer) = 0;
   // An accepted service gets its observer here, before it is used.
   virtual void observe(Service& service, Service::Observer& observer) = 0;
   // The errno of a failure is what the host is told.

@@ -27,9 +27,17 @@ sockaddr_storage name_of(int fd, int (*ask)(int, sockaddr*, socklen_t*)) {
   return name;
 }
 
+void set_port(SocketAddress& address, in_port_t port) {
+  if (address.bytes.ss_family == AF_INET6) {
+    reinterpret_cast<sockaddr_in6&>(address.bytes).sin6_port = port;
+  } else {
+    reinterpret_cast<sockaddr_in&>(address.bytes).sin_port = port;
+  }
+}
+
 // The socket itself. Handlers that are queued outlive the service, and keep this alive; they look at
 // `observer`, which is null once the service is gone.
-struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter {
+struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter, Resolver::Asker {
   Socket(SocketServices& owner, bool is_datagram)
       : services(owner), descriptor(owner.loop()), writable(owner.loop()), datagram(is_datagram) {}
 
@@ -42,15 +50,20 @@ struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter
   bool closed = false;
   SocketAddresses candidates;
   size_t next_candidate = 0;
+  in_port_t port = 0;  // of what a name stands for; network byte order
 
-  void resolve(const relay_v2::Target& target) {
-    candidates = Resolver::numeric(target);
+  void resolve(Client client, const relay_v2::Target& target) {
+    candidates = services.resolver().numeric(target);
     if (!candidates.empty()) return start();
-    services.resolver().resolve(target, [self = shared_from_this()](SocketAddresses found) {
-      if (self->closed) return;
-      self->candidates = std::move(found);
-      self->try_next(EHOSTUNREACH);  // section 7: a name that cannot be resolved
-    });
+    port = htons(target.port);
+    services.resolver().resolve(client, target, *this);
+  }
+
+  void on_resolved(int error, const SocketAddresses& found) override {
+    const auto self = shared_from_this();
+    candidates = found;
+    for (SocketAddress& address : candidates) set_port(address, port);
+    try_next(error);
   }
 
   // Not from within connect(): a failure, or success at once, is told from the loop.
@@ -73,7 +86,7 @@ struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter
   }
 
   int try_connect(const SocketAddress& address) {
-    if (const int error = services.check(address); error != 0) return error;
+    if (const int error = services.check(address, &Allowed::to_connect); error != 0) return error;
     drop();
     const int fd = services.make_socket(address.bytes.ss_family, datagram ? SOCK_DGRAM : SOCK_STREAM);
     if (fd < 0) return -fd;
@@ -107,6 +120,7 @@ struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter
   void close() {
     closed = true;
     observer = nullptr;
+    withdraw();
     drop();
   }
 
@@ -194,8 +208,11 @@ class SocketListener final : public Listener {
 }  // namespace
 
 SocketServices::SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where,
-                               AllowList allowed)
-    : loop_(loop), where_(std::move(where)), allowed_(std::move(allowed)), resolver_(loop, where_) {}
+                               Allowed allowed)
+    : loop_(loop),
+      where_(std::move(where)),
+      allowed_(std::move(allowed)),
+      resolver_(loop, where_, {.resolv_conf = where_->resolv_conf()}) {}
 
 int SocketServices::make_socket(int family, int type) const {
   const int fd = where_->make_socket(family, type);
@@ -204,11 +221,11 @@ int SocketServices::make_socket(int family, int type) const {
   return errno == EMFILE ? -ENFILE : -errno;
 }
 
-std::unique_ptr<Service> SocketServices::connect(const relay_v2::Target& target,
+std::unique_ptr<Service> SocketServices::connect(Client client, const relay_v2::Target& target,
                                                  Service::Observer& observer) {
   auto socket = std::make_shared<Socket>(*this, target.type == SocketType::datagram);
   socket->observer = &observer;
-  socket->resolve(target);
+  socket->resolve(client, target);
   return std::make_unique<SocketService>(std::move(socket));
 }
 
@@ -220,10 +237,10 @@ void SocketServices::observe(Service& service, Service::Observer& observer) {
 Result<std::unique_ptr<Listener>> SocketServices::listen(const relay_v2::Target& target, int backlog,
                                                          Listener::Observer& observer) {
   const auto failed = [](int code) { return Error{code, std::strerror(code)}; };
-  const SocketAddresses found = Resolver::numeric(target);
+  const SocketAddresses found = resolver_.numeric(target);
   if (found.empty()) return failed(EADDRNOTAVAIL);
   const SocketAddress& address = found.front();
-  if (const int refused = check(address); refused != 0) return failed(refused);
+  if (const int refused = check(address, &Allowed::to_listen); refused != 0) return failed(refused);
   const int fd = make_socket(address.bytes.ss_family, SOCK_STREAM);
   if (fd < 0) return failed(-fd);
   const int on = 1;

@@ -34,6 +34,7 @@ struct Options {
   std::string file;
   std::string netns;
   std::vector<std::string> allow;
+  std::vector<std::string> allow_listen;
   std::vector<std::string> hosts;
   unsigned lease = 30;
   std::string tls_key;
@@ -83,9 +84,13 @@ int failed(const Error& error) {
 }
 
 int run(const Options& options) {
-  AllowList allowed;
+  // A host that may connect to a service must not be able to take its place.
+  Allowed allowed{.to_listen = AllowList(AllowList::Empty::nothing)};
   for (const std::string& text : options.allow) {
-    if (const auto added = allowed.add(text); !added) return failed(added.error());
+    if (const auto added = allowed.to_connect.add(text); !added) return failed(added.error());
+  }
+  for (const std::string& text : options.allow_listen) {
+    if (const auto added = allowed.to_listen.add(text); !added) return failed(added.error());
   }
   Result<NetworkNamespace> where = NetworkNamespace::open(options.netns);
   if (!where) return failed(where.error());
@@ -150,6 +155,8 @@ int main(int argc, char** argv) {
   app.add_option("--file", options.file, "where the namespace is kept (default: in memory)");
   app.add_option("--netns", options.netns, "network namespace whose services hosts reach, see ip-netns(8)");
   app.add_option("--allow", options.allow, "HOST:PORT that hosts may reach, * for any (default: all)");
+  app.add_option("--allow-listen", options.allow_listen,
+                 "HOST:PORT where hosts may listen, to publish services, * for any (default: none)");
   app.add_option("--hostnqn", options.hosts, "host that may connect (default: all)");
   app.add_option("--tls-key", options.tls_key, "file with a TLS key; hosts need it (default: no TLS)")
       ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });

@@ -8,16 +8,20 @@ LingerList::~LingerList() {
   while (!streams_.empty()) delete &streams_.pop_front();
 }
 
-void LingerList::add(std::unique_ptr<SessionStream> stream) {
+void LingerList::add(std::unique_ptr<SessionStream> stream, const std::shared_ptr<LingerAccount>& account) {
   if (!stream->linger(*this)) return;
-  if (size_ == max_streams) {
-    streams_.front().abort();
-    remove(streams_.front());
-  }
+  stream->linger_account = account;
+  stream->linger_bytes = stream->queued();
+  ++account->streams;
+  account->bytes += stream->linger_bytes;
   stream->linger_until = clock_.now() + patience_;
   streams_.push_back(*stream.release());
-  ++size_;
   if (!std::exchange(armed_, true)) timer_->arm(patience_, [this] { expire(); });
+}
+
+void LingerList::leave(LingerAccount& account) {
+  account.left = true;
+  if (account.streams > 0) ++left_;
 }
 
 void LingerList::settled(Channel& channel) {
@@ -25,7 +29,9 @@ void LingerList::settled(Channel& channel) {
 }
 
 void LingerList::remove(SessionStream& stream) {
-  --size_;
+  LingerAccount& account = *stream.linger_account;
+  account.bytes -= stream.linger_bytes;
+  if (--account.streams == 0 && account.left) --left_;
   delete &stream;  // leaves the list by itself
 }
 

@@ -1,6 +1,9 @@
 // Streams that were closed in good order and still have bytes for their services (section 7, RESET with
-// errno 0). They belong to no session any more. Limits: 1024 streams (the oldest is aborted for a further
-// one) and SessionTableOptions::linger. Threads: event loop only.
+// errno 0). They belong to no session any more, but to an account, which outlives the session that left them.
+//
+// None is given up for another, only when its time is over (SessionTableOptions::linger): the bytes were
+// acknowledged. What accounts hold is bounded where it begins instead: a session with much on its account
+// opens no further streams, and nobody attaches while many accounts are left over. Threads: event loop only.
 #pragma once
 
 #include <memory>
@@ -10,16 +13,25 @@
 
 namespace nvsock::csd {
 
+// What the streams that one session has closed still hold.
+struct LingerAccount {
+  size_t streams = 0;
+  uint64_t bytes = 0;  // undelivered when each was closed
+  bool left = false;   // its session is over
+};
+
 class LingerList final : private StreamOwner {
  public:
-  static constexpr size_t max_streams = 1024;  // with the default window 256 MiB of bytes at most
-
   LingerList(Clock& clock, Clock::Duration patience)
       : clock_(clock), patience_(patience), timer_(clock.make_timer()) {}
   ~LingerList();
 
-  void add(std::unique_ptr<SessionStream> stream);
-  size_t size() const { return size_; }
+  // Takes over a stream that is closed; one that holds nothing ends at once.
+  void add(std::unique_ptr<SessionStream> stream, const std::shared_ptr<LingerAccount>& account);
+  // The session is over, and adds no more.
+  void leave(LingerAccount& account);
+  // Accounts whose sessions are over and that hold streams.
+  size_t left() const { return left_; }
 
  private:
   void list_control(Channel&) override {}
@@ -35,7 +47,7 @@ class LingerList final : private StreamOwner {
   std::unique_ptr<Clock::Timer> timer_;
   bool armed_ = false;
   List<SessionStream> streams_;  // oldest first; owns them
-  size_t size_ = 0;
+  size_t left_ = 0;
   relay_v2::Counters unread_;
 };
 

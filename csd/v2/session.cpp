@@ -35,7 +35,9 @@ Session::Session(const Surroundings& surroundings, const relay_v2::SessionId& id
       timer_(surroundings.clock.make_timer()),
       flow_timer_(surroundings.clock.make_timer()) {}
 
-Session::~Session() = default;
+Session::~Session() {
+  around_.lingering.leave(*lingering_);
+}
 
 void Session::complete(Command& command, uint16_t status, uint32_t dw0) {
   command.completion = {.error = 0, .status = status, .dw0 = dw0};
@@ -73,7 +75,7 @@ void Session::end(End how) {
       stream->abort();
     } else {
       static_cast<void>(channel.release());
-      around_.lingering.add(std::unique_ptr<SessionStream>(stream));
+      around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
     }
   }
   numbers_.clear();
@@ -180,19 +182,27 @@ bool Session::refuse(uint32_t number, int error) {
   return true;
 }
 
+// Closed streams count no more as streams, but what they hold does.
+int Session::no_room() const {
+  if (numbers_.size() >= around_.options.max_streams) return ENFILE;
+  const bool full = lingering_->streams >= around_.options.linger_streams ||
+                    lingering_->bytes >= around_.options.linger_bytes;
+  return full ? ENOBUFS : 0;
+}
+
 bool Session::open(const Frame& frame) {
   if (!claim(frame.stream)) return false;
   // Batch::parse() has checked the target; nothing from outside is worth relying on that here.
   const auto target = relay_v2::parse_target(frame.payload);
   if (!target) return false;
-  if (numbers_.size() >= around_.options.max_streams) return refuse(frame.stream, ENFILE);
+  if (const int error = no_room(); error != 0) return refuse(frame.stream, error);
   auto stream =
       std::make_unique<SessionStream>(static_cast<StreamOwner&>(*this), frame.stream,
                                       SessionStream::Terms{.window = around_.options.window,
                                                            .largest_window = around_.options.largest_window,
                                                            .credit = frame.value,
                                                            .datagram = target->type == SocketType::datagram});
-  stream->connecting(around_.services.connect(*target, *stream));
+  stream->connecting(around_.services.connect(Client{handle_}, *target, *stream));
   if (stream->is_datagram()) watch_flows();
   numbers_.emplace(frame.stream, std::move(stream));
   return true;
@@ -219,7 +229,7 @@ void Session::reset(Channel& channel, int error) {
   if (stream == nullptr) return;
   if (error == 0) {
     static_cast<void>(node.mapped().release());
-    around_.lingering.add(std::unique_ptr<SessionStream>(stream));
+    around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
   } else {
     stream->abort();
   }
@@ -231,7 +241,7 @@ void Session::remove_if_done(Channel& channel) {
   const auto node = numbers_.extract(channel.number());
   if (SessionStream* const stream = node.mapped()->as_stream()) {
     static_cast<void>(node.mapped().release());
-    around_.lingering.add(std::unique_ptr<SessionStream>(stream));
+    around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
   }
 }
 
@@ -410,7 +420,7 @@ void Session::settled(Channel& channel) {
 }
 
 void Session::accept(SessionListener& listener, std::unique_ptr<Service> service) {
-  if (numbers_.size() >= around_.options.max_streams || next_of_drive_ == 0) {
+  if (no_room() != 0 || next_of_drive_ == 0) {
     service->reset_on_close();
     return;
   }

@@ -75,6 +75,7 @@ class Session final : private StreamOwner, private Acceptor {
   bool listen(const relay_v2::Frame& frame);
   bool claim(uint32_t number);
   bool refuse(uint32_t number, int error);
+  int no_room() const;  // for one more stream: the errno; 0: there is room
   void reset(Channel& channel, int error);
   bool was_used(uint32_t number) const;
   Bytes& held(uint64_t sequence) { return held_[sequence % held_.size()]; }
@@ -130,6 +131,7 @@ class Session final : private StreamOwner, private Acceptor {
   uint32_t last_of_host_ = 0;   // the highest odd number used; 0: none
   uint32_t next_of_drive_ = 2;  // 0: all were used
   std::deque<Refusal> refusals_;
+  const std::shared_ptr<LingerAccount> lingering_ = std::make_shared<LingerAccount>();
   uint64_t stats_due_ = 0;
   std::vector<uint8_t> scratch_;  // one datagram; empty until it is needed
   relay_v2::Counters counters_;

@@ -19,6 +19,7 @@
 namespace nvsock::csd {
 
 class SessionStream;
+struct LingerAccount;
 
 // A number of the session: a stream or a listener.
 class Channel : public Link<Channel> {
@@ -89,7 +90,13 @@ class SessionStream final : public Channel, public Link<SessionStream>, public S
   // A round of Session::expire_flows(): ends a flow of datagrams that carried none for `most` rounds before.
   void quiet_round(unsigned most);
 
-  Clock::TimePoint linger_until;  // of LingerList
+  // Bytes that the service has not taken.
+  size_t queued() const { return queue_.size(); }
+
+  // Of LingerList, while it has the stream.
+  Clock::TimePoint linger_until;
+  std::shared_ptr<LingerAccount> linger_account;
+  size_t linger_bytes = 0;
 
  private:
   friend class SessionListener;

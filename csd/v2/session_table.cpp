@@ -123,7 +123,9 @@ void SessionTable::attach(Command& command) {
   const bool ended = std::ranges::find(ended_, request->id) != ended_.end();
   if (request->resume || ended) return complete(command, status::vendor_errno(ESTALE));
   // A handle is used once in an epoch.
-  if (sessions_.size() >= options_.max_sessions || last_handle_ == UINT32_MAX) {
+  // What ended sessions have left to deliver counts as sessions once those are as many as there may be.
+  if (sessions_.size() >= options_.max_sessions || lingering_.left() >= options_.max_sessions ||
+      last_handle_ == UINT32_MAX) {
     return complete(command, status::vendor_errno(ENOMEM));
   }
   const Session::Surroundings around{clock_, services_, completions_, lingering_, large_, small_, options_};

@@ -40,6 +40,10 @@ struct SessionTableOptions {
   std::chrono::seconds lease{30};  // at least 1 s
   std::chrono::milliseconds max_wait{relay_v2::max_wait_ms};
   std::chrono::milliseconds linger{30'000};  // how long closed streams may go on delivering
+  // What a session's closed streams may hold before it opens no more: sockets, and bytes beside those that
+  // its open streams hold already.
+  size_t linger_streams = 16384;
+  uint64_t linger_bytes = 64 * 1024 * 1024;
   // A flow of datagrams that carried none for so long ends, at the latest after a fifth more. What RFC 4787
   // (REQ-5) recommends to address translators, whose flows programs expect to live as long.
   std::chrono::milliseconds flow_quiet{300'000};

@@ -106,7 +106,7 @@ class FuzzListener final : public csd::Listener {
 
 class FuzzServices final : public csd::ServiceFactory {
  public:
-  std::unique_ptr<csd::Service> connect(const relay_v2::Target& target,
+  std::unique_ptr<csd::Service> connect(csd::Client, const relay_v2::Target& target,
                                         csd::Service::Observer& observer) override {
     check(!target.node.empty() && target.node.size() <= relay_v2::max_node, "a target was checked");
     const auto model = add();

@@ -36,7 +36,8 @@ class NoServices final : public csd::ServiceFactory {
     void reset_on_close() override {}
     relay_v2::Opened addresses() const override { return {}; }
   };
-  std::unique_ptr<csd::Service> connect(const relay_v2::Target&, csd::Service::Observer&) override {
+  std::unique_ptr<csd::Service> connect(csd::Client, const relay_v2::Target&,
+                                        csd::Service::Observer&) override {
     return std::make_unique<Nothing>();
   }
   void observe(csd::Service&, csd::Service::Observer&) override {}

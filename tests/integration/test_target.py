@@ -3,6 +3,7 @@
 says, the relay protocol over it, and that whatever a host does wrong ends its own connection and no other."""
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -16,7 +17,7 @@ from harness.process import cpu_ticks, spawn
 from harness.relay import Relay
 from harness.servers import Server, closed_port, pattern
 from harness.settings import SLOW, TARGET
-from harness.target import NQN, Target
+from harness.target import NQN, Target, uri
 from harness.wait import eventually
 
 HOST = "nqn.2014-08.org.nvmexpress:uuid:test"
@@ -315,11 +316,48 @@ class Allowed(TargetTest):
         with self.raises_errno(111):
             relay.open(closed_port(), 9, b"::1")
 
+    def test_to_reach_an_address_is_not_to_listen_there(self):
+        relay = Relay(self.host().admin)
+        with self.raises_errno(errno.EACCES):
+            relay.listen(closed_port(), host=b"::1")
+
     def test_other_hosts_are_refused(self):
         self.assertEqual(self.queue().connect_command(NQN, host=HOST + "2").status, 0x184)
         stranger = self.host(nqn=DISCOVERY, host=HOST + "2").admin
         header = stranger.run(0x02, 0, (0x70 | 255 << 16,), to_host=1024).data
         self.assertEqual(struct.unpack_from("<QQ", header), (1, 0))
+
+
+class Listening(TargetTest):
+    def test_it_is_refused_by_default(self):
+        relay = Relay(self.host().admin)
+        for stream, host in ((1, b"127.0.0.1"), (3, b"0.0.0.0"), (5, b"::1")):
+            with self.subTest(host), self.raises_errno(errno.EACCES):
+                relay.listen(closed_port(), stream, host)
+
+    def test_it_is_allowed_where_the_option_says_and_nowhere_else(self):
+        port = closed_port()
+        self.target = Target(self, "--allow-listen", f"127.0.0.1:{port}", "--allow-listen", "127.0.0.2:*")
+        relay = Relay(self.host().admin)
+        relay.listen(port)
+        relay.listen(0, 3, b"127.0.0.2")
+        for stream, host, other in ((5, b"0.0.0.0", port), (7, b"127.0.0.1", 0), (9, b"127.0.0.1", closed_port())):
+            with self.subTest(host=host, port=other), self.raises_errno(errno.EACCES):
+                relay.listen(other, stream, host)
+
+    @staticmethod
+    def publish(mount, port):
+        with open(f"{mount.path}/ctl", "w", encoding="ascii") as ctl:
+            ctl.write(f"publish {port} 127.0.0.1:80\n")
+
+    def test_csdfs_says_that_it_may_not_publish(self):
+        port = closed_port()
+        self.target = Target(self, "--allow-listen", f"127.0.0.1:{port}")
+        mount = self.mount(uri(self.target.address))
+        with self.raises_errno(errno.EACCES):
+            self.publish(mount, closed_port())
+        self.publish(mount, port)
+        self.assertIn("listening", mount.text("published"))
 
 
 class Inside(TargetTest):

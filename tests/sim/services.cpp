@@ -189,7 +189,7 @@ class SimService final : public csd::Service {
   uint64_t read_ = 0, read_since_pause_ = 0, source_left_ = 0;
 };
 
-std::unique_ptr<csd::Service> SimServices::connect(const relay_v2::Target& target,
+std::unique_ptr<csd::Service> SimServices::connect(csd::Client, const relay_v2::Target& target,
                                                    csd::Service::Observer& observer) {
   if (const auto flow = flows_.find(target.port);
       flow != flows_.end() && target.type == SocketType::datagram) {

@@ -60,7 +60,7 @@ class SimServices final : public csd::ServiceFactory {
   const FlowRecord& flow(uint16_t port) const { return flows_.at(port).record; }
   unsigned alive() const { return alive_; }
 
-  std::unique_ptr<csd::Service> connect(const relay_v2::Target& target,
+  std::unique_ptr<csd::Service> connect(csd::Client, const relay_v2::Target& target,
                                         csd::Service::Observer& observer) override;
   void observe(csd::Service& service, csd::Service::Observer& observer) override;
   Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target& target, int backlog,

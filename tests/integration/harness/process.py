@@ -40,5 +40,9 @@ def cpu_ticks(pid):
     return int(fields[11]) + int(fields[12])
 
 
+def descriptor_count(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def thread_count(pid):
     return len(os.listdir(f"/proc/{pid}/task"))

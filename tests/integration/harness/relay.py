@@ -8,7 +8,7 @@ import struct
 class Relay:
     """A relay session over an admin queue; sequences go on when it is moved to another one."""
 
-    OPEN, OPENED, DATA, WINDOW, FIN, RESET = 1, 2, 3, 5, 6, 7
+    OPEN, OPENED, DATA, WINDOW, FIN, RESET, LISTEN, LISTENING = 1, 2, 3, 5, 6, 7, 8, 9
 
     def __init__(self, admin, uuid=b"u" * 16):
         self.admin, self.uuid = admin, uuid
@@ -68,12 +68,23 @@ class Relay:
     def rx(self, wait=5000):
         return self.take(self.admin.result(self.rx_command(wait)))
 
+    @staticmethod
+    def target(port, host):
+        return struct.pack("<BBHHH", 1, 0, port, len(host), 0) + host
+
     def open(self, port, stream=1, host=b"127.0.0.1", window=1 << 24):
-        target = struct.pack("<BBHHH", 1, 0, port, len(host), 0) + host
-        self.tx((self.OPEN, stream, window, target))
+        self.tx((self.OPEN, stream, window, self.target(port, host)))
+        self.answer(stream, self.OPENED)
+
+    def listen(self, port, stream=1, host=b"127.0.0.1", backlog=4):
+        self.tx((self.LISTEN, stream, backlog, self.target(port, host)))
+        self.answer(stream, self.LISTENING)
+
+    def answer(self, stream, good):
+        """Waits for a frame of the type `good` for the stream. Raises what the drive refuses with."""
         while True:
             for kind, number, value, _ in self.rx():
-                if number == stream and kind in (self.OPENED, self.RESET):
+                if number == stream and kind in (good, self.RESET):
                     if kind == self.RESET:
                         raise OSError(value, "the drive refused")
                     return

@@ -18,7 +18,7 @@ SocketAddress address(std::string_view text) {
 }
 
 AllowList list(std::initializer_list<std::string_view> entries) {
-  AllowList list;
+  AllowList list(AllowList::Empty::everything);
   for (const auto entry : entries) {
     const auto added = list.add(entry);
     EXPECT_TRUE(added) << added.error().text;
@@ -29,6 +29,14 @@ AllowList list(std::initializer_list<std::string_view> entries) {
 TEST(AllowList, without_entries_it_allows_everything) {
   EXPECT_TRUE(list({}).allows(address("192.0.2.1:1")));
   EXPECT_TRUE(list({}).allows(address("[2001:db8::1]:1")));
+}
+
+TEST(AllowList, without_entries_it_may_allow_nothing) {
+  AllowList allowed(AllowList::Empty::nothing);
+  EXPECT_FALSE(allowed.allows(address("127.0.0.1:1")));
+  EXPECT_TRUE(allowed.add("127.0.0.1:*"));
+  EXPECT_TRUE(allowed.allows(address("127.0.0.1:1")));
+  EXPECT_FALSE(allowed.allows(address("127.0.0.2:1")));
 }
 
 TEST(AllowList, an_entry_allows_its_host_and_port_alone) {
@@ -58,7 +66,7 @@ TEST(AllowList, an_ipv4_address_in_ipv6_is_the_same_host) {
 }
 
 TEST(AllowList, sentences_name_what_is_wrong) {
-  AllowList allowed;
+  AllowList allowed(AllowList::Empty::nothing);
   for (const char* text : {"127.0.0.1", "db.local:5432", "127.0.0.1:0", "127.0.0.1:", ":22", "[::1:22"}) {
     const auto added = allowed.add(text);
     ASSERT_FALSE(added) << text;

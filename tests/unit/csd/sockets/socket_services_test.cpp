@@ -38,13 +38,15 @@ class SocketServicesTest : public ::testing::Test {
   SocketServicesTest() {
     auto own = csd::NetworkNamespace::open("");
     EXPECT_TRUE(own);
-    services.emplace(loop, std::make_shared<const csd::NetworkNamespace>(std::move(*own)));
+    where = std::make_shared<const csd::NetworkNamespace>(std::move(*own));
+    services.emplace(loop, where);
   }
 
   std::unique_ptr<Service> connect(std::string_view node, uint16_t port, SocketType type = SocketType::stream,
                                    Family family = Family::any) {
     watcher = {};
-    auto service = services->connect({.type = type, .family = family, .port = port, .node = node}, watcher);
+    auto service = services->connect(csd::Client{1},
+                                     {.type = type, .family = family, .port = port, .node = node}, watcher);
     EXPECT_EQ(watcher.connected, -1) << "told from within";
     EXPECT_TRUE(run_until([&] { return watcher.connected >= 0; }));
     return service;
@@ -87,6 +89,7 @@ class SocketServicesTest : public ::testing::Test {
   bool run_until(const std::function<bool()>& done) { return test::run_until(loop, done); }
 
   asio::io_context loop;
+  std::shared_ptr<const csd::NetworkNamespace> where;
   std::optional<csd::SocketServices> services;
   Watcher watcher;
   Gate gate;
@@ -157,14 +160,18 @@ TEST_F(SocketServicesTest, an_address_of_the_other_family_is_an_unreachable_host
 
 TEST_F(SocketServicesTest, a_service_may_go_while_its_name_is_looked_up) {
   watcher = {};
-  services->connect({.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"}, watcher)
+  services
+      ->connect(csd::Client{1}, {.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"},
+                watcher)
       .reset();
   loop.run_for(std::chrono::milliseconds(50));
   EXPECT_EQ(watcher.connected, -1);
 }
 
 TEST_F(SocketServicesTest, the_factory_may_go_while_a_name_is_looked_up) {
-  services->connect({.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"}, watcher)
+  services
+      ->connect(csd::Client{1}, {.type = SocketType::stream, .family = {}, .port = 80, .node = "localhost"},
+                watcher)
       .reset();
   services.reset();
   loop.run_for(std::chrono::milliseconds(50));
@@ -262,6 +269,23 @@ TEST_F(SocketServicesTest, listening_fails_with_its_errno) {
   EXPECT_EQ(listen_error, EADDRINUSE);
   EXPECT_FALSE(listen("localhost"));
   EXPECT_EQ(listen_error, EADDRNOTAVAIL);
+}
+
+TEST_F(SocketServicesTest, to_connect_and_to_listen_are_allowed_apart) {
+  csd::Allowed allowed{.to_listen = csd::AllowList(csd::AllowList::Empty::nothing)};
+  uint16_t port = 0;
+  { port = port_of(listen("127.0.0.1")->address()); }
+  ASSERT_TRUE(allowed.to_connect.add("*:" + std::to_string(port)));
+  ASSERT_TRUE(allowed.to_listen.add("127.0.0.1:" + std::to_string(port + 1)));
+  services.emplace(loop, where, std::move(allowed));
+  EXPECT_FALSE(listen("127.0.0.1", port));
+  EXPECT_EQ(listen_error, EACCES);
+  connect("127.0.0.1", port);
+  EXPECT_EQ(watcher.connected, ECONNREFUSED);
+  listen("127.0.0.1", static_cast<uint16_t>(port + 1));
+  EXPECT_NE(listen_error, EACCES);
+  connect("127.0.0.1", static_cast<uint16_t>(port + 1));
+  EXPECT_EQ(watcher.connected, EACCES);
 }
 
 }  // namespace

@@ -186,7 +186,7 @@ class FakeListener final : public csd::Listener {
 
 class FakeServices final : public csd::ServiceFactory {
  public:
-  std::unique_ptr<csd::Service> connect(const relay_v2::Target& target,
+  std::unique_ptr<csd::Service> connect(csd::Client, const relay_v2::Target& target,
                                         csd::Service::Observer& observer) override {
     auto model = std::make_shared<ServiceModel>();
     model->node = target.node;

@@ -677,6 +677,93 @@ TEST_F(SessionTest, lingering_has_an_end) {
   EXPECT_TRUE(service.reset);
 }
 
+TEST_F(SessionTest, what_lingers_is_not_given_up_for_more) {
+  constexpr unsigned count = 1300;
+  options.max_streams = count;
+  restart();
+  start_session();
+  for (unsigned i = 0; i < count; ++i) {
+    open().room = 0;
+    send(Frames().data(next_stream - 2, std::string(1000, 'x')).reset(next_stream - 2));
+  }
+  for (const auto& service : services.services) {
+    EXPECT_FALSE(service->closed);
+    service->make_room(1000);
+    EXPECT_TRUE(service->closed);
+    EXPECT_FALSE(service->reset);
+  }
+}
+
+TEST_F(SessionTest, with_much_left_to_deliver_no_stream_opens) {
+  options.linger_bytes = 1000;
+  options.linger_streams = 3;
+  restart();
+  start_session();
+  const auto close_with = [&](size_t bytes) -> ServiceModel& {
+    ServiceModel& service = open();
+    service.room = 0;
+    send(Frames().data(next_stream - 2, std::string(bytes, 'x')).reset(next_stream - 2));
+    return service;
+  };
+  const auto opens = [&] {
+    const size_t before = services.services.size();
+    send(Frames().open(next_stream));
+    next_stream += 2;
+    const bool opened = services.services.size() > before;
+    if (opened) {
+      send(Frames().reset(next_stream - 2, ECONNRESET));
+    } else {
+      const auto frames = fetch();
+      const Seen* const refusal = find(frames, FrameType::reset, next_stream - 2);
+      EXPECT_TRUE(refusal != nullptr && refusal->value == static_cast<uint32_t>(ENOBUFS));
+    }
+    return opened;
+  };
+  ServiceModel& large = close_with(1000);
+  EXPECT_FALSE(opens());
+  large.make_room(999);
+  EXPECT_FALSE(opens());
+  large.make_room(1);
+  EXPECT_TRUE(large.closed);
+  EXPECT_TRUE(opens());
+  close_with(1);
+  close_with(1);
+  ServiceModel& third = close_with(1);
+  EXPECT_FALSE(opens());
+  third.make_room(1);
+  EXPECT_TRUE(opens());
+}
+
+TEST_F(SessionTest, what_lingers_of_one_session_is_no_other_ones_business) {
+  options.linger_bytes = 1000;
+  restart();
+  start_session();
+  open().room = 0;
+  send(Frames().data(next_stream - 2, std::string(1000, 'x')).reset(next_stream - 2));
+  handle = attach(2).completion.dw0;
+  next_tx = next_rx = next_stream = 1;
+  open();
+  EXPECT_FALSE(services.services[0]->closed);
+}
+
+TEST_F(SessionTest, nobody_attaches_while_many_ended_sessions_linger) {
+  options.max_sessions = 2;
+  restart();
+  const auto leave_bytes = [&](uint8_t id) {
+    handle = attach(id).completion.dw0;
+    next_tx = next_rx = next_stream = 1;
+    open().room = 0;
+    send(Frames().data(1, "some"));
+    detach(handle);
+  };
+  leave_bytes(1);
+  leave_bytes(2);
+  EXPECT_EQ(attach(3).error(), ENOMEM);
+  services.services[0]->make_room(100);
+  EXPECT_EQ(attach(3).error(), 0);
+  EXPECT_EQ(services.services[0]->received(), "some");
+}
+
 TEST_F(SessionTest, an_opening_that_is_given_up_is_closed) {
   send(Frames().open(1));
   send(Frames().reset(1));
