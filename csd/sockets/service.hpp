@@ -49,7 +49,7 @@ class Service {
   virtual relay_v2::Opened addresses() const = 0;  // valid once connected
 };
 
-class Listener {
+class ServiceListener {
  public:
   class Observer {
    public:
@@ -60,7 +60,7 @@ class Listener {
     ~Observer() = default;
   };
 
-  virtual ~Listener() = default;  // stops listening; waiting connections are reset
+  virtual ~ServiceListener() = default;  // stops listening; waiting connections are reset
   // Between the two, connections wait in the operating system's queue as far as it goes.
   virtual void pause() {}
   virtual void resume() {}
@@ -78,8 +78,8 @@ class ServiceFactory {
   // An accepted service gets its observer here, before it is used.
   virtual void observe(Service& service, Service::Observer& observer) = 0;
   // The errno of a failure is what the host is told.
-  virtual Result<std::unique_ptr<Listener>> listen(const relay_v2::Target& target, int backlog,
-                                                   Listener::Observer& observer) = 0;
+  virtual Result<std::unique_ptr<ServiceListener>> listen(const relay_v2::Target& target, int backlog,
+                                                          ServiceListener::Observer& observer) = 0;
 };
 
 }  // namespace nvsock::csd

@@ -187,9 +187,9 @@ class SocketService final : public Service {
   const std::shared_ptr<Socket> socket_;
 };
 
-class SocketListener final : public Listener {
+class SocketListener final : public ServiceListener {
  public:
-  SocketListener(SocketServices& services, int fd, Listener::Observer& observer)
+  SocketListener(SocketServices& services, int fd, ServiceListener::Observer& observer)
       : accepting_(services.loop(), fd, [&](int accepted, const SocketAddress&) {
           auto socket = std::make_shared<Socket>(services, false);
           socket->take(accepted);
@@ -234,8 +234,8 @@ void SocketServices::observe(Service& service, Service::Observer& observer) {
   static_cast<SocketService&>(service).socket().observer = &observer;
 }
 
-Result<std::unique_ptr<Listener>> SocketServices::listen(const relay_v2::Target& target, int backlog,
-                                                         Listener::Observer& observer) {
+Result<std::unique_ptr<ServiceListener>> SocketServices::listen(const relay_v2::Target& target, int backlog,
+                                                                ServiceListener::Observer& observer) {
   const auto failed = [](int code) { return Error{code, std::strerror(code)}; };
   const SocketAddresses found = resolver_.numeric(target);
   if (found.empty()) return failed(EADDRNOTAVAIL);
@@ -250,7 +250,7 @@ Result<std::unique_ptr<Listener>> SocketServices::listen(const relay_v2::Target&
     ::close(fd);
     return failed(code);
   }
-  return std::unique_ptr<Listener>(std::make_unique<SocketListener>(*this, fd, observer));
+  return std::unique_ptr<ServiceListener>(std::make_unique<SocketListener>(*this, fd, observer));
 }
 
 }  // namespace nvsock::csd

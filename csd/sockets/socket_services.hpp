@@ -30,8 +30,8 @@ class SocketServices final : public ServiceFactory {
                                    Service::Observer& observer) override;
   void observe(Service& service, Service::Observer& observer) override;
   // The node is an address of the drive's, not a name: looking one up would block.
-  Result<std::unique_ptr<Listener>> listen(const relay_v2::Target& target, int backlog,
-                                           Listener::Observer& observer) override;
+  Result<std::unique_ptr<ServiceListener>> listen(const relay_v2::Target& target, int backlog,
+                                                  ServiceListener::Observer& observer) override;
 
   // --- for services ---
   asio::io_context& loop() { return loop_; }

@@ -172,7 +172,7 @@ class Acceptor {
   ~Acceptor() = default;
 };
 
-class SessionListener final : public Channel, public Listener::Observer {
+class SessionListener final : public Channel, public ServiceListener::Observer {
  public:
   SessionListener(Acceptor& acceptor, uint32_t number, uint32_t backlog)
       : Channel(number), acceptor_(acceptor), backlog_(backlog) {}
@@ -194,7 +194,7 @@ class SessionListener final : public Channel, public Listener::Observer {
 
   Acceptor& acceptor_;
   const uint32_t backlog_;
-  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<ServiceListener> listener_;
   std::vector<SessionStream*> waiting_;  // streams the host has not answered
   bool listening_due_ = true;
 };

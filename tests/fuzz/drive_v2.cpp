@@ -88,11 +88,11 @@ class FuzzService final : public csd::Service {
 };
 
 struct ListenerModel {
-  csd::Listener::Observer* observer = nullptr;
+  csd::ServiceListener::Observer* observer = nullptr;
   bool paused = false, closed = false;
 };
 
-class FuzzListener final : public csd::Listener {
+class FuzzListener final : public csd::ServiceListener {
  public:
   explicit FuzzListener(std::shared_ptr<ListenerModel> model) : model_(std::move(model)) {}
   ~FuzzListener() override { model_->closed = true; }
@@ -117,13 +117,13 @@ class FuzzServices final : public csd::ServiceFactory {
   void observe(csd::Service& service, csd::Service::Observer& observer) override {
     static_cast<FuzzService&>(service).model()->observer = &observer;
   }
-  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target& target, int backlog,
-                                                csd::Listener::Observer& observer) override {
+  Result<std::unique_ptr<csd::ServiceListener>> listen(const relay_v2::Target& target, int backlog,
+                                                       csd::ServiceListener::Observer& observer) override {
     check(backlog >= 1 && backlog <= 128, "a backlog was checked");
     if (target.port % 4 == 0) return Error{EADDRINUSE, "refused"};
     listeners.push_back(std::make_shared<ListenerModel>());
     listeners.back()->observer = &observer;
-    return std::unique_ptr<csd::Listener>(std::make_unique<FuzzListener>(listeners.back()));
+    return std::unique_ptr<csd::ServiceListener>(std::make_unique<FuzzListener>(listeners.back()));
   }
 
   std::shared_ptr<Model> add() {

@@ -41,8 +41,8 @@ class NoServices final : public csd::ServiceFactory {
     return std::make_unique<Nothing>();
   }
   void observe(csd::Service&, csd::Service::Observer&) override {}
-  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target&, int,
-                                                csd::Listener::Observer&) override {
+  Result<std::unique_ptr<csd::ServiceListener>> listen(const relay_v2::Target&, int,
+                                                       csd::ServiceListener::Observer&) override {
     return Error{EADDRINUSE, "refused"};
   }
 };

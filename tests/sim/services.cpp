@@ -210,7 +210,7 @@ std::unique_ptr<csd::Service> SimServices::connect(csd::Client, const relay_v2::
 }
 
 // One address, as nothing here needs two.
-class SimListener final : public csd::Listener {
+class SimListener final : public csd::ServiceListener {
  public:
   SimListener(SimServices& services, Observer& observer) : services_(services), observer_(observer) {
     services_.listener_ = this;
@@ -244,12 +244,12 @@ void SimServices::observe(csd::Service& service, csd::Service::Observer& observe
   static_cast<SimService&>(service).set_observer(observer);
 }
 
-Result<std::unique_ptr<csd::Listener>> SimServices::listen(const relay_v2::Target& target, int,
-                                                           csd::Listener::Observer& observer) {
+Result<std::unique_ptr<csd::ServiceListener>> SimServices::listen(const relay_v2::Target& target, int,
+                                                                  csd::ServiceListener::Observer& observer) {
   if (target.port != listening_port || target.node != "127.0.0.1")
     story_.violation("the drive listens at port %u, which nobody asked for", target.port);
   if (listener_ != nullptr) return Error{EADDRINUSE, "a session whose lease is not over yet listens"};
-  return std::unique_ptr<csd::Listener>(std::make_unique<SimListener>(*this, observer));
+  return std::unique_ptr<csd::ServiceListener>(std::make_unique<SimListener>(*this, observer));
 }
 
 bool SimServices::come_in(uint16_t port) {

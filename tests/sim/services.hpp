@@ -63,8 +63,8 @@ class SimServices final : public csd::ServiceFactory {
   std::unique_ptr<csd::Service> connect(csd::Client, const relay_v2::Target& target,
                                         csd::Service::Observer& observer) override;
   void observe(csd::Service& service, csd::Service::Observer& observer) override;
-  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target& target, int backlog,
-                                                csd::Listener::Observer& observer) override;
+  Result<std::unique_ptr<csd::ServiceListener>> listen(const relay_v2::Target& target, int backlog,
+                                                       csd::ServiceListener::Observer& observer) override;
 
   // The program at `port` connects to where the drive listens. False: it is refused, or has to wait.
   bool come_in(uint16_t port);

@@ -23,7 +23,7 @@ struct Watcher final : Service::Observer {
   bool writable = false;
 };
 
-struct Gate final : csd::Listener::Observer {
+struct Gate final : csd::ServiceListener::Observer {
   void on_accepted(std::unique_ptr<Service> service) override { accepted.push_back(std::move(service)); }
   std::vector<std::unique_ptr<Service>> accepted;
 };
@@ -51,7 +51,7 @@ class SocketServicesTest : public ::testing::Test {
     EXPECT_TRUE(run_until([&] { return watcher.connected >= 0; }));
     return service;
   }
-  std::unique_ptr<csd::Listener> listen(std::string_view node, uint16_t port = 0) {
+  std::unique_ptr<csd::ServiceListener> listen(std::string_view node, uint16_t port = 0) {
     auto listener =
         services->listen({.type = SocketType::stream, .family = {}, .port = port, .node = node}, 5, gate);
     listen_error = listener ? 0 : listener.error().code;

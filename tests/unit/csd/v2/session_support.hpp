@@ -167,13 +167,13 @@ class FakeService final : public csd::Service {
 };
 
 struct ListenerModel {
-  csd::Listener::Observer* observer = nullptr;
+  csd::ServiceListener::Observer* observer = nullptr;
   bool paused = false;
   bool closed = false;
   int backlog = 0;
 };
 
-class FakeListener final : public csd::Listener {
+class FakeListener final : public csd::ServiceListener {
  public:
   explicit FakeListener(std::shared_ptr<ListenerModel> shared) : model(std::move(shared)) {}
   ~FakeListener() override { model->closed = true; }
@@ -198,14 +198,14 @@ class FakeServices final : public csd::ServiceFactory {
   void observe(csd::Service& service, csd::Service::Observer& observer) override {
     static_cast<FakeService&>(service).model->observer = &observer;
   }
-  Result<std::unique_ptr<csd::Listener>> listen(const relay_v2::Target&, int backlog,
-                                                csd::Listener::Observer& observer) override {
+  Result<std::unique_ptr<csd::ServiceListener>> listen(const relay_v2::Target&, int backlog,
+                                                       csd::ServiceListener::Observer& observer) override {
     if (listen_error != 0) return Error{listen_error, "refused"};
     auto model = std::make_shared<ListenerModel>();
     model->observer = &observer;
     model->backlog = backlog;
     listeners.push_back(model);
-    return std::unique_ptr<csd::Listener>(std::make_unique<FakeListener>(model));
+    return std::unique_ptr<csd::ServiceListener>(std::make_unique<FakeListener>(model));
   }
   // A connection comes in.
   ServiceModel& come_in(size_t listener = 0) {
