@@ -354,6 +354,7 @@ void FirmwareV1::open(Command& command) {
   Relay& relay = **free;
   relay.opening = &command;
   relay.service = services_.connect(
+      csd::Client{},
       {.type = SocketType::stream, .family = relay_v2::Family::ipv4, .port = port, .node = node}, relay);
   stall(&relay);
   const uint64_t ticket = held_.at(&command).ticket;
