@@ -1,6 +1,7 @@
 #include "libnvsock/device.hpp"
 
 #include "libnvsock/base/random_id.hpp"
+#include "libnvsock/base/writable_wait.hpp"
 #include "libnvsock/host/dialect_v1.hpp"
 #include "libnvsock/host/dialect_v2.hpp"
 #include "libnvsock/host/probe.hpp"
@@ -28,6 +29,7 @@ struct PortOpener {
 
 Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::string& uri,
                                              const DeviceOptions& options) {
+  WritableWait::prepare(loop);
   Result<DeviceUri> parsed = parse_device_uri(uri);
   if (!parsed) return parsed.error();
 

@@ -5,6 +5,7 @@
 
 #include "libnvsock/base/quoted.hpp"
 #include "libnvsock/base/random_id.hpp"
+#include "libnvsock/base/writable_wait.hpp"
 
 namespace nvsock::csd {
 namespace {
@@ -38,7 +39,9 @@ Subsystem::Subsystem(asio::io_context& loop, Clock& clock, ServiceFactory& servi
       for_connections_{loop, clock, *this, large_, small_, staging_, options_.log},
       for_controllers_{*this,       clock,        *this,         sessions_,
                        storage,     options_.nqn, namespace_id_, options_.tls != nullptr,
-                       options_.log} {}
+                       options_.log} {
+  WritableWait::prepare(loop);
+}
 
 Subsystem::~Subsystem() {
   while (!controllers_.empty()) controllers_.back()->end();

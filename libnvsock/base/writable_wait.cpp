@@ -85,6 +85,10 @@ class WritableWaits final : public asio::execution_context::service {
   bool watched_ = false;
 };
 
+void WritableWait::prepare(asio::io_context& loop) {
+  asio::use_service<WritableWaits>(loop);
+}
+
 WritableWait::WritableWait(asio::io_context& loop) : all_(asio::use_service<WritableWaits>(loop)) {}
 
 bool WritableWait::start(int socket, std::shared_ptr<Waiter> waiter) {

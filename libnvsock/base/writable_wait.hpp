@@ -27,6 +27,10 @@ class WritableWait : private Link<WritableWait> {
     ~Waiter() = default;
   };
 
+  // Takes what the waits of this loop share, one descriptor, while there is one: for start-up. The first wait
+  // would take it else, and throw if it could not.
+  static void prepare(asio::io_context& loop);
+
   explicit WritableWait(asio::io_context& loop);
   ~WritableWait() { stop(); }
   WritableWait(const WritableWait&) = delete;
