@@ -119,7 +119,8 @@ Result<std::vector<Transport>> start_transports(const Options& options, Started&
   return transports;
 }
 
-std::string headline(const Options& options) {
+// What was measured where, in a sentence.
+std::string setting(const Options& options) {
   utsname system{};
   uname(&system);
   const size_t cpus = usable_cpus().size();
@@ -128,7 +129,7 @@ std::string headline(const Options& options) {
        << (options.mount.empty() ? options.device : "behind " + options.mount) << "; " << cpus
        << (cpus == 1 ? " CPU" : " CPUs")
        << (options.server_cpu == any_cpu ? "" : ", client and server on one each") << "; " << system.sysname
-       << " " << system.release << ".\n";
+       << " " << system.release << ".";
   return line.str();
 }
 
@@ -161,9 +162,9 @@ Result<bool> run(const Options& options) {
   const auto results = measure(*transports, options.plan);
   if (!results) return results.error();
 
-  std::printf("%s\n%s", headline(options).c_str(), table_of(*results).c_str());
-  if (const auto kept = keep(options.json, json_of(*results, options.plan, options.device)); !kept)
-    return kept.error();
+  std::printf("%s\n\n%s", setting(options).c_str(), table_of(*results).c_str());
+  const auto json = json_of(*results, options.plan, options.device, setting(options));
+  if (const auto kept = keep(options.json, json); !kept) return kept.error();
   return results->complete;
 }
 

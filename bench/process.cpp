@@ -82,6 +82,7 @@ Done hold_signals() {
 
 Result<size_t> wait_for(const std::vector<Awaited>& fds, Clock::time_point deadline) {
   std::vector<pollfd> polled;
+  polled.reserve(fds.size() + 1);
   for (const Awaited& awaited : fds) polled.push_back({awaited.fd, awaited.events, 0});
   polled.push_back({signals_fd, POLLIN, 0});  // never read, so that it stays readable
 

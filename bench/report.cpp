@@ -72,8 +72,10 @@ std::string table_of(const Results& results) {
   return table;
 }
 
-std::string json_of(const Results& results, const Plan& plan, const std::string& device) {
-  nlohmann::ordered_json json{{"device", device},
+std::string json_of(const Results& results, const Plan& plan, const std::string& device,
+                    const std::string& setting) {
+  nlohmann::ordered_json json{{"setting", setting},
+                              {"device", device},
                               {"rounds", plan.rounds},
                               {"milliseconds", plan.duration.count()},
                               {"complete", results.complete},

@@ -12,9 +12,10 @@ namespace bench {
 // the first column: how many times as long, or the share of the throughput.
 std::string table_of(const Results& results);
 
-// {"complete": …, "figures": [{"name": …, "unit": …, "transports": {NAME: {"median": …, "samples": […]}}}],
-// …}
-std::string json_of(const Results& results, const Plan& plan, const std::string& device);
+// {"setting": …, "complete": …, "figures": [{"name": …, "unit": …, "transports": {NAME: {"median": …,
+// "samples": […]}}}], …}. The setting is a sentence about what was measured where. Read by tools/bench-plots.
+std::string json_of(const Results& results, const Plan& plan, const std::string& device,
+                    const std::string& setting);
 
 // The same for many streams: a row for each figure, a column for each way.
 std::string table_of(const std::vector<ManyRow>& ways);
