@@ -122,7 +122,7 @@ void Connection::open(MountedDrive& drive, fuse_req_t request, const nvsock::End
   self.serving_ = true;  // the stream may change before connect() has returned it
   nvsock::Result<nvsock::StreamHandle> stream = drive.device().connect(endpoint, &self);
   if (!stream) {
-    drive.mount().log.info(stream.error().text);
+    drive.mount().log.debug(stream.error().text);
     fuse_reply_err(request, stream.error().code);
     return;
   }

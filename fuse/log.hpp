@@ -1,5 +1,5 @@
-// Where csdfs logs: standard error in the foreground, syslog as a daemon.
-// Threads: event loop only; what else runs in csdfs has nothing to say. Writing to standard error may block.
+// Where csdfs logs: standard error in the foreground, syslog as a daemon; neither ever makes it wait.
+// Threads: event loop only; what else runs in csdfs has nothing to say.
 #pragma once
 
 #include <spdlog/logger.h>
@@ -10,6 +10,7 @@
 
 namespace csdfs {
 
+// In front of a daemon::LogQueue, which goes with the last owner of the logger.
 std::shared_ptr<spdlog::logger> make_log(bool foreground, bool verbose);
 nvsock::Log library_log(std::shared_ptr<spdlog::logger> log);
 

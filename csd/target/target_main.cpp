@@ -1,6 +1,4 @@
 // csd-target: a CSD on the network. Linux's nvme-tcp driver connects to it and has a drive that csdfs mounts.
-#include <spdlog/logger.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -11,6 +9,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,6 +20,7 @@
 #include "csd/target/namespace.hpp"
 #include "csd/target/subsystem.hpp"
 #include "csd/target/target_listener.hpp"
+#include "daemon/log_queue.hpp"
 #include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/base/preload_shim.hpp"
 
@@ -59,14 +59,10 @@ std::string default_nqn(const std::string& listen) {
 }
 
 Log make_log(bool verbose) {
-  auto sink = std::make_shared<spdlog::sinks::stderr_sink_st>();
-  sink->set_pattern("csd-target: %l: %v");
-  auto logger = std::make_shared<spdlog::logger>("csd-target", std::move(sink));
-  logger->set_level(verbose ? spdlog::level::info : spdlog::level::warn);
-  return [logger](LogLevel level, const std::string& text) {
-    constexpr spdlog::level::level_enum levels[] = {spdlog::level::debug, spdlog::level::info,
-                                                    spdlog::level::warn, spdlog::level::err};
-    logger->log(levels[static_cast<int>(level)], text);
+  auto queue = std::make_shared<daemon::LogQueue>(daemon::stderr_output("csd-target"));
+  return [queue, lowest = verbose ? LogLevel::info : LogLevel::warning](LogLevel level,
+                                                                        const std::string& text) {
+    if (level >= lowest) queue->add(level, text);
   };
 }
 

@@ -80,7 +80,7 @@ void StreamV1::on_open_done(CommandV1& command) {
     why = " (status " + hex_status(completion.status) + ", which names no cause)";
     if (full) why += "; all " + std::to_string(shared_.relays) + " relays of the drive are in use";
   }
-  log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(code) + why);
+  log(LogLevel::debug, "cannot connect to " + peer_.text() + ": " + std::strerror(code) + why);
   owner().relay_freed();
   if (means_drive_gone(completion.error)) owner().drive_gone(completion.error);
   if (state_ == State::connecting) fail(code);
@@ -88,8 +88,8 @@ void StreamV1::on_open_done(CommandV1& command) {
 
 void StreamV1::connect_expired() {
   if (state_ != State::connecting) return;  // it failed before
-  log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
-                          std::to_string(shared_.connect_timeout.count()) + " s");
+  log(LogLevel::debug, "no answer to the connection to " + peer_.text() + " within " +
+                           std::to_string(shared_.connect_timeout.count()) + " s");
   end(file_errno(Cause::timed_out));
   owner().settle();
 }

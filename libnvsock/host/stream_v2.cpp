@@ -281,7 +281,7 @@ void StreamV2::on_reset(uint32_t error) {
   const bool opening = phase_ == Phase::opening;
   if (opening) ++shared_.counters.open_failures;
   if (opening && state_ == State::connecting) {
-    log(LogLevel::info, "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
+    log(LogLevel::debug, "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
   }
   if (error == 0 && !opening) {
     phase_ = Phase::closed;
@@ -373,8 +373,8 @@ void StreamV2::abort(int code) {
 }
 
 void StreamV2::connect_expired() {
-  log(LogLevel::info, "no answer to the connection to " + peer_.text() + " within " +
-                          std::to_string(shared_.connect_timeout.count()) + " s");
+  log(LogLevel::debug, "no answer to the connection to " + peer_.text() + " within " +
+                           std::to_string(shared_.connect_timeout.count()) + " s");
   fail(file_errno(Cause::timed_out));  // the drive is told with the release
   notify();
 }
