@@ -1,5 +1,5 @@
 // csdfs: the mount and the one broker of a drive. Start-up, signals, shutdown.
-#include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <fstream>
 
+#include "daemon/descriptors.hpp"
+#include "daemon/privileges.hpp"
 #include "fuse/daemon.hpp"
 #include "fuse/filesystem.hpp"
 #include "fuse/kernel_mount.hpp"
@@ -30,15 +32,6 @@ int failed(const nvsock::Error& error) {
   return 1;
 }
 
-// Started with 0, 1 or 2 closed, as some launchers do, our own descriptors would take their places.
-void occupy_standard_descriptors() {
-  int fd = -1;
-  do {
-    fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-  } while (fd >= 0 && fd <= STDERR_FILENO);
-  if (fd >= 0) close(fd);
-}
-
 // Each connection of the emulated drive is a socket, and so many need more than the usual soft limit of 1024,
 // which is for select(2)'s sake. Where the hard limit is lower too, root may raise it.
 void allow_many_descriptors() {
@@ -49,6 +42,19 @@ void allow_many_descriptors() {
                       .rlim_max = std::max(limit.rlim_max, enough)};
   limit.rlim_cur = limit.rlim_max;
   if (setrlimit(RLIMIT_NOFILE, &raised) != 0) setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// CAP_SYS_ADMIN mounts and unmounts, sends vendor commands to /dev/nvmeN and enters the emulated drive's
+// network namespace for each of its sockets. The mountpoint may lie in a directory that only another user may
+// search, and is looked up at the end too. Without root, mounting and unmounting are the work of fusermount3,
+// a setuid program.
+nvsock::Result<void> drop_privileges(const std::string& device) {
+  nvsock::daemon::Kept kept{.capabilities = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH},
+                            .setuid_programs = geteuid() != 0};
+  // Services published inside may have low ports; csd-target's socket may be another user's.
+  if (device.starts_with("emu:")) kept.capabilities.push_back(CAP_NET_BIND_SERVICE);
+  if (device.starts_with("unix:")) kept.capabilities.push_back(CAP_DAC_OVERRIDE);
+  return nvsock::daemon::drop_privileges(kept);
 }
 
 // New kernels can abort a whole mount when one request waits too long, as a blocked read does by design.
@@ -90,6 +96,7 @@ int run(const Options& options) {
   if (!mountpoint) return failed(mountpoint.error());
 
   Daemon daemon(options.foreground);
+  if (const auto dropped = drop_privileges(options.device); !dropped) return failed(dropped.error());
   const auto log = make_log(options.foreground, options.verbose);
   if (mountpoint->replaced) log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path);
   warn_of_request_timeouts(*log);
@@ -140,7 +147,8 @@ int run(const Options& options) {
 }  // namespace csdfs
 
 int main(int argc, char** argv) {
-  csdfs::occupy_standard_descriptors();
+  nvsock::daemon::occupy_standard_descriptors();
+  nvsock::daemon::close_inherited_descriptors();
   csdfs::allow_many_descriptors();
   nvsock::disarm_preload_shim();
   nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);

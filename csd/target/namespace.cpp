@@ -46,7 +46,8 @@ Namespace::~Namespace() {
 }
 
 void Namespace::flush(std::function<void(int)> done) {
-  if (!flusher_) return done(0);
+  if (!persistent()) return done(0);
+  if (!flusher_) flusher_.emplace(1);
   asio::post(*flusher_, [this, done = std::move(done), work = asio::make_work_guard(loop_)]() mutable {
     const int error = msync(bytes_.data(), bytes_.size(), MS_SYNC) == 0 ? 0 : errno;
     asio::post(work.get_executor(), [done = std::move(done), error] { done(error); });

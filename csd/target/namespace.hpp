@@ -41,14 +41,12 @@ class Namespace {
 
  private:
   Namespace(asio::io_context& loop, int file, std::span<uint8_t> bytes)
-      : loop_(loop), file_(file), bytes_(bytes) {
-    if (persistent()) flusher_.emplace(1);
-  }
+      : loop_(loop), file_(file), bytes_(bytes) {}
 
   asio::io_context& loop_;
   const int file_;  // -1: memory
   const std::span<uint8_t> bytes_;
-  std::optional<asio::thread_pool> flusher_;  // of a file
+  std::optional<asio::thread_pool> flusher_;  // of a file, from the first flush on
 };
 
 }  // namespace nvsock::csd

@@ -1,4 +1,5 @@
 // csd-target: a CSD on the network. Linux's nvme-tcp driver connects to it and has a drive that csdfs mounts.
+#include <linux/capability.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -20,7 +21,9 @@
 #include "csd/target/namespace.hpp"
 #include "csd/target/subsystem.hpp"
 #include "csd/target/target_listener.hpp"
+#include "daemon/descriptors.hpp"
 #include "daemon/log_queue.hpp"
+#include "daemon/privileges.hpp"
 #include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/base/preload_shim.hpp"
 
@@ -33,6 +36,7 @@ struct Options {
   uint64_t size = 0;
   std::string file;
   std::string netns;
+  std::string user;
   std::vector<std::string> allow;
   std::vector<std::string> allow_listen;
   std::vector<std::string> hosts;
@@ -79,6 +83,13 @@ int failed(const Error& error) {
   return 1;
 }
 
+// Entering a network namespace for each socket needs CAP_SYS_ADMIN, and low ports inside it the other one.
+Result<void> drop_privileges(const Options& options) {
+  daemon::Kept kept{.user = options.user};
+  if (!options.netns.empty()) kept.capabilities = {CAP_SYS_ADMIN, CAP_NET_BIND_SERVICE};
+  return daemon::drop_privileges(kept);
+}
+
 int run(const Options& options) {
   // A host that may connect to a service must not be able to take its place.
   Allowed allowed{.to_listen = AllowList(AllowList::Empty::nothing)};
@@ -115,6 +126,7 @@ int run(const Options& options) {
                        .log = log});
   const auto listener = TargetListener::open(loop, subsystem, options.listen, log);
   if (!listener) return failed(listener.error());
+  if (const auto dropped = drop_privileges(options); !dropped) return failed(dropped.error());
 
   asio::signal_set signals(loop, SIGTERM, SIGINT);
   signals.async_wait([&](const asio::error_code& cancelled, int) {
@@ -131,6 +143,8 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
   using namespace nvsock::csd;
+  nvsock::daemon::occupy_standard_descriptors();
+  nvsock::daemon::close_inherited_descriptors();
   std::signal(SIGPIPE, SIG_IGN);
   allow_many_descriptors();
   nvsock::disarm_preload_shim();
@@ -150,6 +164,8 @@ int main(int argc, char** argv) {
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--file", options.file, "where the namespace is kept (default: in memory)");
   app.add_option("--netns", options.netns, "network namespace whose services hosts reach, see ip-netns(8)");
+  app.add_option("--user", options.user,
+                 "user to become once everything is open (default: stay who started it)");
   app.add_option("--allow", options.allow, "HOST:PORT that hosts may reach, * for any (default: all)");
   app.add_option("--allow-listen", options.allow_listen,
                  "HOST:PORT where hosts may listen, to publish services, * for any (default: none)");

@@ -355,7 +355,7 @@ class Refused(CsdTest):
                          refuses % "illegal parameter")
         self.assertEqual(told(plain.address, f"tls-key={key.path}"),
                          "it does not speak TLS; leave ?tls-key= away, or give the target the key")
-        self.assertIn("TLS", target.log())
+        eventually(lambda: "TLS" in target.log())
 
         os.chmod(key.path, 0o640)
         self.assertEqual(self.refused(uri(target.address, f"tls-key={key.path}")),

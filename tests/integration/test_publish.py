@@ -373,7 +373,7 @@ class Unanswered(CsdTest):
         writer.terminate()
         self.assertEqual(writer.wait(10 * SLOW), -signal.SIGTERM)
         self.assertNotIn("8080", drive.text("published"))
-        self.assertIn("127.0.0.1:8080 inside the drive is no longer published", drive.log())
+        eventually(lambda: "127.0.0.1:8080 inside the drive is no longer published" in drive.log())
 
 
 class AtStart(CsdTest):
