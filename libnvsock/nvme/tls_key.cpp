@@ -121,8 +121,9 @@ Result<TlsKey> parse_tls_key(std::string_view text) {
 
 Result<TlsKey> load_tls_key(const std::string& path) {
   const std::string file = "TLS key file " + quoted(path);
-  // Not to be kept waiting by a pipe.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  // Not to be kept waiting by a pipe, nor led elsewhere by a link that somebody else made.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  if (fd < 0 && errno == ELOOP) return Error{ELOOP, file + " is a symbolic link; give the file it leads to"};
   if (fd < 0) return Error{errno, file + ": " + std::strerror(errno)};
   struct stat about {};
   std::array<char, max_file + 1> text;
@@ -131,6 +132,10 @@ Result<TlsKey> load_tls_key(const std::string& path) {
   const int code = errno;
   close(fd);
   if (!regular) return Error{EINVAL, file + " is not a regular file"};
+  if (about.st_uid != geteuid() && about.st_uid != 0) {
+    return Error{EACCES, file + " belongs to user " + std::to_string(about.st_uid) +
+                             ", who can change it; chown it to user " + std::to_string(geteuid())};
+  }
   if ((about.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
     return Error{EACCES, file + " is open to others than its owner; chmod 600 it"};
   }

@@ -51,7 +51,8 @@ struct TlsKey {
 
 // EINVAL with a sentence that names what is wrong, and no byte of the key.
 Result<TlsKey> parse_tls_key(std::string_view text);
-// Of a regular file that only its owner may read; blanks around the key do not matter. Blocks for the disk.
+// Of a regular file of this user or root that only its owner may read, and no symbolic link to one; blanks
+// around the key do not matter. Blocks for the disk.
 Result<TlsKey> load_tls_key(const std::string& path);
 
 struct TlsPsk {

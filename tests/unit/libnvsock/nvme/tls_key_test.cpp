@@ -175,6 +175,14 @@ TEST_F(TlsKeyFile, is_for_its_owner_only_and_a_file) {
   }
   chmod(path_.c_str(), 0400);
   EXPECT_TRUE(load_tls_key(path_));
+  const std::string link = folder_ + "/link";
+  ASSERT_EQ(symlink(path_.c_str(), link.c_str()), 0);
+  expect_sentence(load_tls_key(link), "/link\" is a symbolic link; give the file it leads to");
+  unlink(link.c_str());
+  if (geteuid() == 0) {
+    ASSERT_EQ(chown(path_.c_str(), 65534, 0), 0);
+    expect_sentence(load_tls_key(path_), "belongs to user 65534, who can change it; chown it to user 0");
+  }
   unlink(path_.c_str());
   ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
   expect_sentence(load_tls_key(path_), "is not a regular file");
