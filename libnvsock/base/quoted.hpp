@@ -1,4 +1,5 @@
-// Bytes from outside, as a message may show them: printable, and bounded.
+// Bytes from outside, as a message may show them: printable, and bounded. What a drive says is made so where
+// it is read (identify_model(), probe_second_generation()); what else comes from outside, where it is shown.
 #pragma once
 
 #include <string>

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "libnvsock/base/quoted.hpp"
 #include "libnvsock/nvme/identify.hpp"
 #include "libnvsock/relay/v1.hpp"
 
@@ -46,7 +47,7 @@ Result<SecondGeneration> probe_second_generation(asio::io_context& loop, Command
     return Error{ENOTSUP, "the drive speaks versions " + std::to_string(page->lowest_version) + " to " +
                               std::to_string(page->highest_version)};
   }
-  SecondGeneration found{.capabilities = *page, .vendor = std::string(page->vendor)};
+  SecondGeneration found{.capabilities = *page, .vendor = printable(page->vendor)};
   found.capabilities.vendor = {};
   return found;
 }

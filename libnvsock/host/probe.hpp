@@ -18,8 +18,9 @@ namespace nvsock {
 // ENOTSUP, with a sentence that starts after the device's name: the drive is not a CSD.
 Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port);
 
-// The capability page of a drive of the second generation, and its vendor's text. ENOTSUP: the CSD is of the
-// first, and the sentence says what showed it. One command, harmless to the first (section 10).
+// The capability page of a drive of the second generation, and its vendor's text, made printable. ENOTSUP:
+// the CSD is of the first, and the sentence says what showed it. One command, harmless to the first (section
+// 10).
 struct SecondGeneration {
   relay_v2::Capabilities capabilities;  // without the vendor's text, which lies in the page
   std::string vendor;

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "libnvsock/base/quoted.hpp"
+
 namespace nvsock {
 namespace {
 
@@ -61,9 +63,8 @@ Result<std::string> identify_model(asio::io_context& loop, CommandPort& port) {
     return Error{completion.error != 0 ? completion.error : EIO,
                  "Identify Controller failed: " + text_of(completion)};
   }
-  std::string model(field_text(identify->page().subspan(model_offset, model_size)));
+  std::string model = printable(field_text(identify->page().subspan(model_offset, model_size)));
   model.erase(model.find_last_not_of(' ') + 1);
-  for (char& c : model) c = c >= 0x20 && c < 0x7f ? c : '?';
   return model;
 }
 
