@@ -80,6 +80,20 @@ std::string text_of(const sockaddr_storage& address) {
   }
 }
 
+// Whether somebody listens on this unix socket. One on which nobody does is what a target that was killed has
+// left: it is removed.
+bool is_taken(const std::string& path, const SocketAddress& where) {
+  struct stat left {};
+  if (lstat(path.c_str(), &left) != 0 || !S_ISSOCK(left.st_mode)) return false;
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;  // bind() tells that something is there
+  const bool connected = connect(fd, where.get(), where.size) == 0;
+  const int code = errno;
+  ::close(fd);
+  if (!connected && code == ECONNREFUSED) unlink(path.c_str());
+  return connected || code == EAGAIN;  // EAGAIN: more are waiting than it takes
+}
+
 }  // namespace
 
 Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& loop, Subsystem& subsystem,
@@ -95,9 +109,11 @@ Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& l
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   const std::string path = family == AF_UNIX ? std::string(address.substr(5)) : "";
-  // What a target that was killed has left.
-  struct stat left {};
-  if (!path.empty() && stat(path.c_str(), &left) == 0 && S_ISSOCK(left.st_mode)) unlink(path.c_str());
+  if (!path.empty() && is_taken(path, *where)) {
+    ::close(fd);
+    return Error{EADDRINUSE,
+                 "cannot listen on " + quoted(address) + ": somebody listens there; end them first"};
+  }
   const bool bound = bind(fd, where->get(), where->size) == 0;
   if (!bound || ::listen(fd, backlog) != 0) {
     const int code = errno;

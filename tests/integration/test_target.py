@@ -617,6 +617,12 @@ class Program(CsdTest):
             target.kill()
         Target(self, listen="unix:" + path)
 
+    def test_the_unix_socket_of_a_running_target_is_not_taken(self):
+        target = Target(self, listen=f"unix:{self.scratch()}/target")
+        self.assertEqual(self.failure("--listen", target.text), f'csd-target: cannot listen on "{target.text}": '
+                                                                "somebody listens there; end them first\n")
+        self.assertEqual(Host(self, target.address, NQN).admin.identify(1).status, 0)
+
     def test_ipv6(self):
         target = Target(self, listen="[::1]:0")
         entry = Host(self, target.address, DISCOVERY).admin.run(0x02, 0, (0x70 | 511 << 16,), to_host=2048).data[1024:]
