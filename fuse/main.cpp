@@ -121,8 +121,15 @@ int run(const Options& options) {
     filesystem.end();
     shutdown.start();
   };
+  int status = 0;
   kernel_mount.on_unmounted = [&] {
-    log->info("{} was unmounted", mountpoint->path);
+    if (remove_dead_mount(mountpoint->path)) {
+      log->error("somebody aborted the mount on {} (/sys/fs/fuse/connections): it was removed",
+                 mountpoint->path);
+      status = 1;
+    } else {
+      log->info("{} was unmounted", mountpoint->path);
+    }
     end();
   };
   asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
@@ -140,7 +147,7 @@ int run(const Options& options) {
   const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());
   run_loop(loop, std::chrono::microseconds(options.busy_poll));
-  return 0;
+  return status;
 }
 
 }  // namespace

@@ -69,6 +69,12 @@ bool detach(const std::string& path) {
 
 }  // namespace
 
+bool remove_dead_mount(const std::string& path) {
+  struct stat attr {};
+  return mounted_type(path) == "fuse.csdfs" && stat(path.c_str(), &attr) != 0 && errno == ENOTCONN &&
+         detach(path);
+}
+
 nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path) {
   nvsock::Result<std::string> result = absolute(path);
   if (!result) return result.error();
@@ -81,6 +87,10 @@ nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path) {
       return nvsock::Error{EBUSY, "mountpoint " + place.path + " already holds a csdfs; unmount it first"};
     }
     if (errno != ENOTCONN && errno != ECONNABORTED) break;
+    if (const std::string type = mounted_type(place.path); type != "fuse.csdfs") {
+      return nvsock::Error{EBUSY, "the dead mount on " + place.path + " is not of csdfs but of " + type +
+                                      "; unmount it first"};
+    }
     if (!detach(place.path)) {
       const int code = errno;
       return nvsock::Error{code,

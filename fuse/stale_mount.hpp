@@ -13,9 +13,13 @@ struct Mountpoint {
   bool replaced = false;  // a dead mount was there
 };
 
-// Makes PATH absolute and checks that it is a directory. A FUSE mount whose daemon is gone (every
-// access answers ENOTCONN) is detached first. Never waits for a mount that is alive: a live csdfs on
-// the same place is refused (EBUSY).
+// Makes PATH absolute and checks that it is a directory. A mount of csdfs whose daemon is gone (every
+// access answers ENOTCONN) is detached first. Those of other FUSE daemons are refused (EBUSY). Never waits
+// for a mount that is alive: a live csdfs on the same place is refused (EBUSY).
 nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path);
+
+// Removes what is left on PATH, an absolute one, where somebody aborted our connection to the kernel: a mount
+// of csdfs that answers ENOTCONN. False: there is none, because it was unmounted.
+bool remove_dead_mount(const std::string& path);
 
 }  // namespace csdfs

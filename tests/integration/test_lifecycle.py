@@ -14,7 +14,7 @@ import unittest
 from harness.case import CsdTest, main
 from harness.descriptors import poll_now, read_exactly, write_all
 from harness.mount import is_mounted
-from harness.process import cpu_ticks, process_state, spawn, thread_count
+from harness.process import LIBC, cpu_ticks, process_state, spawn, thread_count
 from harness.servers import Hole, Server, full_listener, pattern, port_of
 from harness.settings import CSDFS, MIB, SLOW
 from harness.target import Target, uri
@@ -199,6 +199,18 @@ class EndedDaemon(CsdTest):
         self.close(fd)
         self.assertEqual(drive.wait(), 0)
 
+    def test_aborting_the_connection_to_the_kernel_removes_the_mount_and_is_a_failure(self):
+        drive = self.mount()
+        number = os.minor(os.stat(drive.path).st_dev)
+        # Where the control file system is not mounted it is, in a mount namespace of its own.
+        subprocess.run(["unshare", "--mount", "sh", "-ec", f"""
+            control=/sys/fs/fuse/connections
+            test -e $control/{number} || mount -t fusectl none $control
+            echo 1 > $control/{number}/abort"""], check=True)
+        self.assertEqual(drive.wait(), 1)
+        self.assertFalse(is_mounted(drive.path))
+        self.assertIn("aborted the mount", drive.log())
+
     def test_accepted_bytes_still_arrive_when_it_ends(self):
         server = self.server(Server.sink)
         drive = self.mount()
@@ -338,6 +350,17 @@ class Mounting(CsdTest):
             os.stat(directory)
         except OSError as error:
             return error.errno == errno.ENOTCONN
+
+    def test_dead_mount_of_another_daemon_is_not_replaced(self):
+        directory = self.place()
+        fuse = os.open("/dev/fuse", os.O_RDWR)
+        options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+        self.assertEqual(LIBC.mount(b"other", directory.encode(), b"fuse.other", 0, options), 0)
+        os.close(fuse)  # as its daemon's end does
+        self.assertTrue(self.is_stale(directory))
+        self.assertEqual(self.start("emu:", directory, status=1),
+                         f"csdfs: the dead mount on {directory} is not of csdfs but of fuse.other; unmount it first\n")
+        self.assertTrue(self.is_stale(directory))
 
     def test_live_mount_is_not_replaced(self):
         first = self.mount()
