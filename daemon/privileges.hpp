@@ -20,8 +20,8 @@ struct Kept {
 
 // Gives up every capability but those kept, from the bounding set too where that is allowed, and makes the
 // process undumpable: other processes of its user cannot read its keys in /proc or by ptrace(2), and no core
-// is written. The latter is left out in builds with AddressSanitizer, whose search for leaks is done by
-// ptrace(2). REQUIRES: one thread.
+// is written. (LeakSanitizer, which is a debugger, makes it dumpable for as long as it looks.) REQUIRES: one
+// thread.
 Result<void> drop_privileges(const Kept& kept);
 
 }  // namespace nvsock::daemon
