@@ -49,7 +49,8 @@ class PrivilegeTest(CsdTest):
                                   check=False, capture_output=True).returncode
 
         self.assertEqual(look("self"), 0)
-        self.assertEqual(look(self.process(["setpriv", "--bounding-set=-all", "sleep", "60"]).pid), 0)
+        dumpable = self.process(["setpriv", "--bounding-set=-all", "sleep", "60"])
+        eventually(lambda: look(dumpable.pid) == 0)  # once setpriv has become sleep
         self.assertEqual(look(pid), 1)
 
 
