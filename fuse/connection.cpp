@@ -199,7 +199,8 @@ bool Connection::answer_read(fuse_req_t request, size_t size) {
 }
 
 void Connection::write(fuse_req_t request, nvsock::Slice data, const fuse_file_info& info) {
-  Parked write{.request = request, .size = data.size, .data = std::move(data)};
+  const size_t size = data.size;
+  Parked write{.request = request, .size = size, .data = std::move(data)};
   if (!writers_.empty() || !answer_write(write)) {
     if ((info.flags & O_NONBLOCK) == 0) {
       park(writers_, std::move(write), options_.send_timeout());
