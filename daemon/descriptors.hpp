@@ -1,4 +1,5 @@
-// The descriptors that a daemon was started with. Call both first in main(), before anything is opened.
+// The descriptors that a daemon was started with. Call both first in main(), before anything is opened
+// and while there is one thread.
 #pragma once
 
 namespace nvsock::daemon {

@@ -3,6 +3,8 @@
 //   /dev/nvmeN...                          controller_address.hpp
 //   nvme-tcp://..., unix:..., vsock:...    nvme_tcp_address.hpp
 //   emu:...                                emulated_address.hpp
+//
+// Threads: any; nothing is opened or looked up.
 #pragma once
 
 #include <span>

@@ -1,4 +1,4 @@
-// What the software drive is like.
+// What the software drive is like. Threads: any.
 #pragma once
 
 #include <chrono>

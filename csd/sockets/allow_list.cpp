@@ -44,7 +44,7 @@ uint16_t port_of(const SocketAddress& address) {
 
 }  // namespace
 
-Result<bool> AllowList::add(std::string_view text) {
+Result<void> AllowList::add(std::string_view text) {
   const auto wrong = [&](const std::string& why) {
     return Error{EINVAL, "allowed address " + quoted(text) + ": " + why};
   };
@@ -67,7 +67,7 @@ Result<bool> AllowList::add(std::string_view text) {
     entry.address = unmapped(entry.address);
   }
   entries_.push_back(entry);
-  return true;
+  return {};
 }
 
 bool AllowList::allows(const SocketAddress& address) const {

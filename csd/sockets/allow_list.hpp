@@ -19,7 +19,7 @@ class AllowList {
 
   // HOST is an address, IPv6 in brackets, or * for all; PORT a number, a service name, or * for all. EINVAL
   // with a sentence.
-  Result<bool> add(std::string_view text);
+  Result<void> add(std::string_view text);
   bool allows(const SocketAddress& address) const;
 
  private:

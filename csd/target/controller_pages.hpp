@@ -2,6 +2,7 @@
 //
 // Source: NVMe Base Specification 2.0, figures 275, 280 and those named; what Linux demands of a Fabrics
 // controller is in it. Every page is a buffer that the caller has filled with zeros.
+// Threads: any.
 #pragma once
 
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-// Clock on an Asio loop.
+// Clock on an Asio loop. Threads: event loop only.
 #pragma once
 
 #include <asio/io_context.hpp>

@@ -1,4 +1,4 @@
-// Little-endian numbers in bytes from outside: one reader that cannot run over, one writer.
+// Little-endian numbers in bytes from outside: one reader that cannot run over, one writer. Threads: any.
 #pragma once
 
 #include <cstdint>

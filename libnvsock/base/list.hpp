@@ -1,5 +1,5 @@
 // Doubly linked list through its nodes: joining and leaving cost nothing and allocate nothing, and a node
-// that dies leaves by itself. Owns nothing.
+// that dies leaves by itself. Owns nothing. Threads: one.
 #pragma once
 
 namespace nvsock {

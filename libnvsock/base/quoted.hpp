@@ -1,5 +1,6 @@
 // Bytes from outside, as a message may show them: printable, and bounded. What a drive says is made so where
 // it is read (identify_model(), probe_second_generation()); what else comes from outside, where it is shown.
+// Threads: any.
 #pragma once
 
 #include <string>

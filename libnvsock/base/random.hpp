@@ -1,4 +1,5 @@
-// Chance that comes from a seed: SplitMix64, the same on every machine and library.
+// Chance that comes from a seed: SplitMix64, the same on every machine and library. Threads: one at a
+// time.
 #pragma once
 
 #include <cstddef>

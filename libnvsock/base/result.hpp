@@ -2,7 +2,7 @@
 // whatever can fail for a reason that somebody should hear returns a Result; a bool answers a question.
 //
 // The sentence says what failed, with which value, and what to do where that is known. It carries no
-// program name and no trailing newline; whoever prints it adds those.
+// program name and no trailing newline; whoever prints it adds those. Threads: any.
 #pragma once
 
 #include <cassert>

@@ -1,4 +1,4 @@
-// An address as the socket calls take it.
+// An address as the socket calls take it. Threads: any.
 #pragma once
 
 #include <sys/socket.h>

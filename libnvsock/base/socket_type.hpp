@@ -1,5 +1,5 @@
 // The two kinds of sockets that a drive has. The numbers are those of the relay protocol
-// (docs/relay-protocol.md section 4, targets).
+// (docs/relay-protocol.md section 4, targets). Threads: any.
 #pragma once
 
 #include <cstdint>

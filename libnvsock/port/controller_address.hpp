@@ -1,4 +1,6 @@
 // A controller of this host as a device URI names it: /dev/nvmeN[?relays=N][&passthrough=auto|io_uring|ioctl]
+//
+// Threads: any; nothing is opened or looked up.
 #pragma once
 
 #include <string>

@@ -4,6 +4,8 @@
 //       [&faults=SEED][&reset_every=SIZE][&restart_every=SIZE][&gone_every=SIZE]
 //
 // SIZE is a number of bytes, with K, M or G behind it for the powers of 1024.
+//
+// Threads: any; nothing is opened or looked up.
 #pragma once
 
 #include <cstdint>

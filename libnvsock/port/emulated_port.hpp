@@ -2,6 +2,7 @@
 //
 // The one place where host and drive are one process: this port owns a drive of csd/, which knows nothing of
 // ports. With faults, a FaultPort stands in front of it.
+// Threads: event loop only.
 #pragma once
 
 #include <asio/io_context.hpp>

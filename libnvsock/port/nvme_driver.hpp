@@ -1,5 +1,7 @@
 // What the two ways through the kernel's NVMe driver have in common (libnvsock/port/passthrough_port.hpp):
 // the open controller, how many commands it may have, and what becomes of one.
+//
+// Threads: a DriverQueue is one port's, which locks it where it has threads; the rest is constant.
 #pragma once
 
 #include <unistd.h>

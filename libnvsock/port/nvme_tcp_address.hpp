@@ -4,6 +4,8 @@
 //   unix:/PATH/NQN              PATH ends before the last "/nqn."
 //   vsock:CID:PORT/NQN
 //   behind each: [?hostnqn=NQN][&digests=header,data|none][&tls-key=FILE][&tls-identity=0|1]
+//
+// Threads: any; nothing is opened or looked up.
 #pragma once
 
 #include <optional>

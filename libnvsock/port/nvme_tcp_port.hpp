@@ -12,7 +12,8 @@
 //
 // Where nobody chose, PDUs carry both digests if they leave this machine without TLS.
 //
-// When nothing moves, a keep-alive goes out every half timeout; no other timer runs.
+// When nothing moves, a keep-alive goes out every half timeout; no other timer runs. Threads: event loop
+// only.
 #pragma once
 
 #include <asio/io_context.hpp>

@@ -1,5 +1,5 @@
 // A controller of this host through the kernel's NVMe driver, by io_uring where the kernel has it and by
-// ioctl where not. Results are the same both ways (libnvsock/port/nvme_driver.hpp).
+// ioctl where not. Results are the same both ways (libnvsock/port/nvme_driver.hpp). Threads: event loop only.
 #pragma once
 
 #include <asio/io_context.hpp>

@@ -1,6 +1,7 @@
 // First-generation relay commands, byte for byte as shipped; shared by the host and the emulated drive.
 //
 // Admin opcode C0h, nsid 0, CDW10 the function, always a 4096-byte buffer that the drive reads and writes.
+// Threads: any.
 #pragma once
 
 #include <algorithm>
