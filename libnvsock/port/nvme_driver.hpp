@@ -33,6 +33,9 @@ Result<std::shared_ptr<const ControllerFile>> open_controller(const std::string&
 // command keeps its tag until it completes, whatever becomes of the process. Hence the limits. Reads may stay
 // for as long as a service is silent, so some room is not for them: writes, opens, and the closes that end
 // those reads.
+//
+// In the order placed, but for reads that have to wait for others to end. A close that passed a read of its
+// relay for nothing would let that read take the bytes of the relay's next owner.
 class DriverQueue {
  public:
   static constexpr unsigned max_in_flight = 16;
@@ -46,19 +49,19 @@ class DriverQueue {
                                      .max_reads_per_stream = 1};
 
   void push(Command& command) {
-    (command.may_block ? blocking_ : short_).push(command);
+    placed_.push(command);
     ++waiting_;
+    waiting_short_ += !command.may_block;
   }
   // May one go?
   bool ready() const {
-    return in_flight_ < max_in_flight &&
-           (!short_.empty() || (!blocking_.empty() && blocking_in_flight_ < max_blocking));
+    return in_flight_ < max_in_flight && (room_for_blocking() ? waiting_ > 0 : waiting_short_ > 0);
   }
-  // The next, in flight from now on. Short ones first: a read must never keep a close waiting. REQUIRES:
-  // ready().
+  // The next, in flight from now on. REQUIRES: ready().
   Command& take() {
-    Command& command = short_.empty() ? blocking_.pop() : short_.pop();
+    Command& command = next();
     --waiting_;
+    waiting_short_ -= !command.may_block;
     ++in_flight_;
     blocking_in_flight_ += command.may_block;
     return command;
@@ -72,9 +75,17 @@ class DriverQueue {
   unsigned in_flight() const { return in_flight_; }
 
  private:
-  CommandQueue short_;
-  CommandQueue blocking_;  // may_block
-  unsigned waiting_ = 0;   // in both
+  bool room_for_blocking() const { return blocking_in_flight_ < max_blocking; }
+  Command& next() {
+    while (!room_for_blocking() && placed_.front()->may_block) passed_.push(placed_.pop());
+    const bool older_waits = !passed_.empty() && (placed_.empty() || placed_.front()->may_block);
+    return older_waits ? passed_.pop() : placed_.pop();
+  }
+
+  CommandQueue placed_;         // in order
+  CommandQueue passed_;         // older ones that may block, and were passed because too many did
+  unsigned waiting_ = 0;        // in both
+  unsigned waiting_short_ = 0;  // of them, those that do not block
   unsigned in_flight_ = 0;
   unsigned blocking_in_flight_ = 0;
 };

@@ -338,14 +338,13 @@ TEST_F(IoctlPortTest, a_ring_sends_all_that_were_placed) {
 TEST_F(IoctlPortTest, a_close_passes_reads_that_wait_for_a_thread) {
   driver().reset({}, [](const nvme_passthru_cmd&) { return true; });
   open_port();
-  for (unsigned i = 0; i < DriverQueue::max_in_flight; ++i) port->submit(make_close());
+  for (unsigned i = 0; i < DriverQueue::max_blocking; ++i) port->submit(make_read());
   port->ring();
-  ASSERT_TRUE(driver().await_held(DriverQueue::max_in_flight));
+  ASSERT_TRUE(driver().await_held(DriverQueue::max_blocking));
   send(make_read());
   send(make_close());
-  driver().let_go(1);
-  ASSERT_TRUE(driver().await_seen(DriverQueue::max_in_flight + 1));
-  EXPECT_FALSE(is_read(driver().seen()[DriverQueue::max_in_flight]));
+  ASSERT_TRUE(driver().await_seen(DriverQueue::max_blocking + 1));
+  EXPECT_FALSE(is_read(driver().seen()[DriverQueue::max_blocking]));
 }
 
 TEST_F(IoctlPortTest, stop_tells_whether_the_driver_still_holds_a_command) {

@@ -8,17 +8,14 @@
 namespace nvsock {
 namespace {
 
-TEST(DriverQueue, commands_go_in_order_and_short_ones_first) {
+TEST(DriverQueue, commands_go_in_the_order_placed) {
   DriverQueue queue;
   EXPECT_FALSE(queue.ready());
-  Command reads[2], writes[2];
-  for (Command& read : reads) {
-    read.may_block = true;
-    queue.push(read);
-  }
-  for (Command& write : writes) queue.push(write);
+  Command read, close, open, next_read;
+  read.may_block = next_read.may_block = true;
+  for (Command* command : {&read, &close, &open, &next_read}) queue.push(*command);
   EXPECT_EQ(queue.waiting(), 4u);
-  for (Command* expected : {&writes[0], &writes[1], &reads[0], &reads[1]}) {
+  for (Command* expected : {&read, &close, &open, &next_read}) {
     ASSERT_TRUE(queue.ready());
     EXPECT_EQ(&queue.take(), expected);
   }
@@ -48,6 +45,25 @@ TEST(DriverQueue, reads_leave_room_for_what_ends_them) {
   queue.finished(closes[0]);
   EXPECT_EQ(&queue.take(), &reads[12]);
   EXPECT_FALSE(queue.ready());
+}
+
+TEST(DriverQueue, reads_that_were_passed_go_before_younger_ones) {
+  DriverQueue queue;
+  std::array<Command, 15> reads;
+  for (Command& read : reads) read.may_block = true;
+  for (size_t i = 0; i < 14; ++i) queue.push(reads[i]);
+  Command write;
+  queue.push(write);
+  queue.push(reads[14]);
+  for (unsigned i = 0; i < 12; ++i) EXPECT_EQ(&queue.take(), &reads[i]);
+  EXPECT_EQ(&queue.take(), &write);
+  EXPECT_FALSE(queue.ready());
+  for (size_t i = 0; i < 3; ++i) {
+    queue.finished(reads[i]);
+    ASSERT_TRUE(queue.ready());
+    EXPECT_EQ(&queue.take(), &reads[12 + i]);
+  }
+  EXPECT_EQ(queue.waiting(), 0u);
 }
 
 TEST(DriverCompletion, is_an_errno_or_a_status_without_the_flags_around_it) {
