@@ -573,6 +573,16 @@ class Strangers(TargetTest):
         self.assert_gets_in()
         self.assertEqual(len(crowd), 200)
 
+    def test_200_silent_connections_of_a_user(self):
+        self.target = Target(self, listen=f"unix:{self.scratch()}/target")
+        crowd = []
+        for _ in range(200):
+            crowd.append(socket.socket(socket.AF_UNIX))
+            self.addCleanup(crowd[-1].close)
+            crowd[-1].connect(self.target.address)
+        self.assert_gets_in()
+        eventually(lambda: f", 16 of them from user {os.getuid()}" in self.target.log())
+
     def test_200_tls_handshakes_that_end_in_the_middle(self):
         key = nvme_tls.Key(self)
         self.target = Target(self, "--tls-key", key.path)
