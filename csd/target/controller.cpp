@@ -56,7 +56,7 @@ void Controller::adopt_admin(NvmeConnection& connection, const nvme::Connect& co
   queues_[0] = &connection;
   connection.adopt(*this, 0, connect.queue_size);
   keep_alive_ = std::chrono::milliseconds(connect.keep_alive_ms);
-  heard();
+  heard(true);
   check_keep_alive();
 }
 
@@ -93,8 +93,9 @@ void Controller::end() {
 
 // --- keep-alive ---
 
-void Controller::heard() {
-  heard_ = around_.clock.now();
+void Controller::heard(bool admin) {
+  used_ = around_.clock.now();
+  if (admin) heard_ = used_;
 }
 
 // The timer is not moved with each command: it fires early, looks, and is armed anew.
@@ -112,7 +113,7 @@ void Controller::check_keep_alive() {
 // --- commands ---
 
 void Controller::execute(Request& request) {
-  if (request.connection.queue() == 0) heard();
+  heard(request.connection.queue() == 0);
   if (request.opcode == nvme::opcode::fabrics) return execute_fabrics(request);
   if ((status_ & nvme::csts::ready) == 0) return complete(request, nvme::status::sequence_error);
   if (request.connection.queue() == 0) return execute_admin(request);
@@ -129,6 +130,7 @@ void Controller::execute_fabrics(Request& request) {
   if (!admin && request.nsid == nvme::fabrics_type::disconnect) {
     // The host closes the connection; from now on there may be another one for the queue.
     queues_[request.connection.queue()] = nullptr;
+    around_.owner.disconnected(request.connection);
     return complete(request, status::success);
   }
   complete(request, request.nsid == nvme::fabrics_type::connect ? nvme::status::sequence_error
@@ -203,7 +205,7 @@ void Controller::execute_admin(Request& request) {
 
 void Controller::execute_relay(Request& request) {
   if (discovery_ || !around_.sessions.handles(request)) return complete(request, status::invalid_opcode);
-  around_.sessions.execute(request);
+  around_.owner.execute_relay(request, *this);
 }
 
 // --- Identify and log pages ---

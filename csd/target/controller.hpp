@@ -29,6 +29,10 @@ class ControllerOwner {
  public:
   // The association is over. Destroys the controller: its last act.
   virtual void ended(Controller& controller) = 0;
+  // A queue was disconnected; its connection is the owner's until it is closed.
+  virtual void disconnected(NvmeConnection& connection) = 0;
+  // Runs a relay command of this host, or refuses it. REQUIRES: the drive's sessions handle it.
+  virtual void execute_relay(Request& request, const Controller& controller) = 0;
   // May this host see the subsystem in the Discovery log page?
   virtual bool allows(std::string_view host_nqn) const = 0;
 
@@ -61,6 +65,10 @@ class Controller final : public QueueExecutor {
   uint16_t id() const { return id_; }
   const Host& host() const { return host_; }
   bool discovery() const { return discovery_; }
+  // Where its admin queue comes from. REQUIRES: it has not ended.
+  const std::string& origin() const { return queues_[0]->origin(); }
+  // When the last command came, on any queue.
+  Clock::TimePoint used() const { return used_; }
 
   // Connect, of the admin queue or an I/O queue. The second returns a status; success: the queue is ours.
   void adopt_admin(NvmeConnection& connection, const nvme::Connect& connect);
@@ -85,7 +93,7 @@ class Controller final : public QueueExecutor {
   void get_features(Request& request);
   void read_or_write(Request& request);
   void flush(Request& request);
-  void heard();
+  void heard(bool admin);
   void check_keep_alive();
   void forget(NvmeConnection& connection);
 
@@ -99,7 +107,8 @@ class Controller final : public QueueExecutor {
   uint32_t async_events_ = 0;            // feature 0Bh
   unsigned async_requests_ = 0;          // Async Event Requests that wait, for nothing
   std::chrono::milliseconds keep_alive_{0};
-  Clock::TimePoint heard_;
+  Clock::TimePoint heard_;  // on the admin queue
+  Clock::TimePoint used_;   // on any
   std::unique_ptr<Clock::Timer> timer_;
   bool ended_ = false;
 };

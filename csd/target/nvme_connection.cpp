@@ -23,6 +23,10 @@ using nvme_tcp::PduType;
 constexpr auto connect_patience = 10s;
 // For the host to read why; then the connection is reset. The specification leaves this open.
 constexpr auto end_patience = 2s;
+// A host that lost power or its network does not hold its places for longer than a minute, whatever
+// keep-alive timeout it asked for. TCP waits for bytes on the way for longer than that, but then the host had
+// been heard.
+constexpr int tcp_keep_idle = 30, tcp_keep_interval = 10, tcp_keep_probes = 3;  // seconds, seconds, number
 constexpr unsigned max_large = 32;
 constexpr uint16_t entries_before_connect = 1;
 // Receiving, one connection does not keep the others waiting for longer than so many calls.
@@ -30,10 +34,22 @@ constexpr int receives_at_once = 16;
 // Replies from this size on do not wait for others.
 constexpr uint32_t sent_at_once = 64 * 1024;
 
+// These fail for other families, which have no delay, and whose kernel knows when the other end is gone.
+void set_tcp_options(int fd) {
+  const auto set = [fd](int level, int option, int value) {
+    setsockopt(fd, level, option, &value, sizeof value);
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, tcp_keep_idle);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, tcp_keep_interval);
+  set(IPPROTO_TCP, TCP_KEEPCNT, tcp_keep_probes);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
 }  // namespace
 
 NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::unique_ptr<ByteTransport> transport,
-                               std::string peer, QueueExecutor& executor)
+                               Peer peer, QueueExecutor& executor)
     : around_(around),
       socket_(around.loop, fd),
       transport_(std::move(transport)),
@@ -43,8 +59,7 @@ NvmeConnection::NvmeConnection(const Surroundings& around, int fd, std::unique_p
       receiver_(From::host, *this),
       entries_(entries_before_connect),
       sender_(around.loop, *this) {
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // fails for other families, which have no delay
+  set_tcp_options(fd);
 }
 
 NvmeConnection::~NvmeConnection() = default;
@@ -60,12 +75,20 @@ void NvmeConnection::start() {
 
 void NvmeConnection::adopt(QueueExecutor& executor, uint16_t queue, uint16_t entries) {
   timer_->disarm();
+  connected_ = true;
   executor_ = &executor;
   queue_ = queue;
   entries_ = entries;
 }
 
+void NvmeConnection::release(QueueExecutor& executor) {
+  connected_ = false;
+  executor_ = &executor;
+  timer_->arm(end_patience, [this] { close(); });
+}
+
 void NvmeConnection::leave() {
+  connected_ = false;
   if (QueueExecutor* const executor = std::exchange(executor_, nullptr)) executor->closed(*this);
 }
 
@@ -80,7 +103,7 @@ void NvmeConnection::close() {
 }
 
 void NvmeConnection::log(LogLevel level, const std::string& text) const {
-  if (around_.log) around_.log(level, peer_ + ": queue " + std::to_string(queue_) + ": " + text);
+  if (around_.log) around_.log(level, peer() + ": queue " + std::to_string(queue_) + ": " + text);
 }
 
 // --- receiving ---
@@ -300,8 +323,10 @@ void NvmeConnection::respond(Request& request) {
                               .sq_head = taken_,
                               .cid = request.cid,
                               .status = done.status};
-  entry.do_not_retry =
-      done.status != status::success && done.status != nvme::status::transient_transport_error;
+  // Linux gives up for good where it is told not to retry, and a target that is full will not stay so.
+  entry.do_not_retry = done.status != status::success &&
+                       done.status != nvme::status::transient_transport_error &&
+                       done.status != nvme::status::connect_controller_busy;
   nvme_tcp::OutgoingPdu& out = sender_.add(&request);
   uint8_t response[nvme_tcp::max_header_size];
   const size_t response_size = encode(entry, digests_, response);

@@ -32,6 +32,13 @@ class NvmeConnection;
 
 inline constexpr uint32_t max_transfer = 128 * 1024;  // bytes a command
 
+// Who has connected. Of one origin are those that one machine can make at will: an IPv4 address, an IPv6
+// network of 64 bits, a user on the other end of a unix socket, a CID.
+struct Peer {
+  std::string text;    // for the log
+  std::string origin;  // for limits
+};
+
 // A command that came over a connection. Belongs to the connection; whoever executes it sets `completion`
 // and posts it to the connection's CompletionQueue.
 struct Request final : Command {
@@ -77,18 +84,24 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   };
 
   // Takes over the non-blocking socket, and what carries bytes over it. `executor` gets the commands until
-  // adopt(): Connect. `peer` names the host in the log.
-  NvmeConnection(const Surroundings& around, int fd, std::unique_ptr<ByteTransport> transport,
-                 std::string peer, QueueExecutor& executor);
+  // adopt(): Connect.
+  NvmeConnection(const Surroundings& around, int fd, std::unique_ptr<ByteTransport> transport, Peer peer,
+                 QueueExecutor& executor);
   ~NvmeConnection();
 
   void start();
   // The queue is connected: it has a number and so many entries.
   void adopt(QueueExecutor& executor, uint16_t queue, uint16_t entries);
+  // The host has disconnected its queue; `executor` gets the commands again. The host closes the connection,
+  // or it is closed soon.
+  void release(QueueExecutor& executor);
   void close();  // at once; the executor is told if it was not yet
 
   uint16_t queue() const { return queue_; }
-  const std::string& peer() const { return peer_; }
+  // Is it a queue of a controller? Until then it is a stranger's: whoever reaches the port can make one.
+  bool connected() const { return connected_; }
+  const std::string& peer() const { return peer_.text; }
+  const std::string& origin() const { return peer_.origin; }
   // The NQN that the host has shown to be its own by its TLS key; empty without TLS.
   std::string_view proven_host() const { return transport_->proven_host(); }
   // Where the host has connected to: an IPv4 or IPv6 address, or one of family AF_UNSPEC.
@@ -129,12 +142,13 @@ class NvmeConnection final : public std::enable_shared_from_this<NvmeConnection>
   const Surroundings around_;
   asio::posix::stream_descriptor socket_;
   const std::unique_ptr<ByteTransport> transport_;
-  const std::string peer_;
+  const Peer peer_;
   QueueExecutor* executor_;  // null: it was told that the connection is over
   std::unique_ptr<Clock::Timer> timer_;
   nvme_tcp::PduReceiver receiver_;
   nvme_tcp::Digests digests_;
   bool initialized_ = false;  // ICReq came
+  bool connected_ = false;    // between adopt() and release(), fail() or close()
   bool ending_ = false;       // TermReq is the last that leaves; what comes in is not looked at
   bool closed_ = false;
 

@@ -1,6 +1,10 @@
 #include "csd/target/subsystem.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <functional>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "libnvsock/base/quoted.hpp"
@@ -10,9 +14,18 @@
 namespace nvsock::csd {
 namespace {
 
-constexpr size_t max_controllers = 32;
-constexpr uint16_t last_controller_id = 0xFFEF;  // those above are reserved
-constexpr uint32_t max_sessions = 16;            // hosts that have a relay session
+constexpr size_t controllers_for_all = 32;
+constexpr size_t max_controllers = controllers_for_all + 8;  // the rest is for hosts that are known
+// A machine needs one a mount, and one for discovery now and then; those that it has lost may not have ended
+// yet.
+constexpr size_t max_controllers_of_host = 8;
+constexpr size_t max_controllers_of_origin = 16;
+constexpr auto longest_idle = std::chrono::minutes(10);  // while the place is needed
+constexpr uint16_t last_controller_id = 0xFFEF;          // those above are reserved
+constexpr uint32_t sessions_for_all = 16;
+constexpr uint32_t max_sessions = sessions_for_all + 4;
+constexpr size_t max_sessions_of_host = 8;
+constexpr size_t holders_named = 4;  // in the log
 constexpr size_t large_kept = 64;
 constexpr size_t small_kept = 64;
 constexpr size_t staging_size = 64 * 1024;
@@ -20,6 +33,15 @@ constexpr size_t staging_size = 64 * 1024;
 // Figure 381, the result of a Connect with invalid parameters: where, and that it is in the data.
 constexpr uint32_t in_data(uint32_t offset) {
   return offset | 1 << 16;
+}
+
+// What an attach asks for; nothing if it is another command, or is none that the SessionTable would take.
+std::optional<relay_v2::SessionRequest> attach_of(const Request& request) {
+  if (request.opcode != relay_v2::opcode::to_drive || request.cdw10 != relay_v2::function::attach ||
+      request.data == nullptr || request.cdw12 > request.data_length)
+    return std::nullopt;
+  return relay_v2::parse_session_request({static_cast<const uint8_t*>(request.data),
+                                          std::min<size_t>(request.cdw12, relay_v2::session_request_size)});
 }
 
 }  // namespace
@@ -31,6 +53,7 @@ Subsystem::Subsystem(asio::io_context& loop, Clock& clock, ServiceFactory& servi
       large_(max_transfer, large_kept),
       small_(nvme_tcp::admin_capsule_data, small_kept),
       staging_(staging_size),
+      clock_(clock),
       sessions_(clock, services, *this,
                 {.epoch = random_id(),
                  .max_sessions = max_sessions,
@@ -47,7 +70,7 @@ Subsystem::~Subsystem() {
   while (!controllers_.empty()) controllers_.back()->end();
 }
 
-std::shared_ptr<NvmeConnection> Subsystem::add(int fd, std::string peer) {
+std::shared_ptr<NvmeConnection> Subsystem::add(int fd, Peer peer) {
   auto transport = options_.tls != nullptr ? options_.tls->over(fd) : make_plain_transport(fd);
   auto connection = std::make_shared<NvmeConnection>(for_connections_, fd, std::move(transport),
                                                      std::move(peer), static_cast<QueueExecutor&>(*this));
@@ -128,7 +151,7 @@ uint16_t Subsystem::connect_admin(Request& request, const nvme::Connect& connect
                                   const nvme::ConnectData& data) {
   // Controllers are made for their hosts: there is none to be chosen.
   if (data.controller != nvme::any_controller) return nvme::status::connect_invalid_parameters;
-  if (controllers_.size() >= max_controllers) return nvme::status::connect_controller_busy;
+  if (!make_place(request.connection, data.host)) return nvme::status::connect_controller_busy;
   do {
     last_id_ = last_id_ == last_controller_id ? 1 : static_cast<uint16_t>(last_id_ + 1);
   } while (std::ranges::any_of(controllers_, [&](const auto& used) { return used->id() == last_id_; }));
@@ -162,8 +185,111 @@ void Subsystem::ended(Controller& controller) {
   std::erase_if(controllers_, [&](const auto& held) { return held.get() == &controller; });
 }
 
+void Subsystem::disconnected(NvmeConnection& connection) {
+  connection.release(static_cast<QueueExecutor&>(*this));
+}
+
+bool Subsystem::listed(std::string_view host_nqn) const {
+  return std::ranges::find(options_.hosts, host_nqn) != options_.hosts.end();
+}
+
 bool Subsystem::allows(std::string_view host_nqn) const {
-  return options_.hosts.empty() || std::ranges::find(options_.hosts, host_nqn) != options_.hosts.end();
+  return options_.hosts.empty() || listed(host_nqn);
+}
+
+// --- places ---
+
+bool Subsystem::has_session(std::string_view host_nqn) {
+  std::erase_if(held_sessions_, [&](const HeldSession& held) { return !sessions_.has(held.id); });
+  return std::ranges::find(held_sessions_, host_nqn, &HeldSession::host) != held_sessions_.end();
+}
+
+// Whether this host may have one controller more; false is logged, with who has the places.
+bool Subsystem::make_place(const NvmeConnection& connection, std::string_view host_nqn) {
+  const auto refuse = [&](const std::string& why) {
+    if (options_.log)
+      options_.log(LogLevel::warning, connection.peer() + ": host " + quoted(host_nqn) +
+                                          " gets no controller, " + why + "; controllers: " + holders(false));
+    return false;
+  };
+  const auto count = [&](const auto& whose) {
+    return static_cast<size_t>(
+        std::ranges::count_if(controllers_, [&](const auto& held) { return whose(*held); }));
+  };
+  const auto of_host = [&](const Controller& held) { return held.host().nqn == host_nqn; };
+  const auto of_origin = [&](const Controller& held) {
+    return held.origin() == connection.origin() && !listed(held.host().nqn);
+  };
+  // Where hosts are listed, others are here for discovery alone.
+  const bool known = options_.hosts.empty() ? count(of_host) > 0 || has_session(host_nqn) : listed(host_nqn);
+  const size_t places = known ? max_controllers : controllers_for_all;
+  if (count(of_host) >= max_controllers_of_host && !end_idle(of_host))
+    return refuse("it has " + std::to_string(max_controllers_of_host) + " already");
+  if (!listed(host_nqn) && count(of_origin) >= max_controllers_of_origin && !end_idle(of_origin))
+    return refuse(connection.origin() + " has " + std::to_string(max_controllers_of_origin) + " already");
+  if (controllers_.size() >= places && !end_idle([](const Controller&) { return true; }))
+    return refuse("the target is full");
+  return true;
+}
+
+// Ends the one of these that has been idle for longest, if that is long enough.
+bool Subsystem::end_idle(const std::function<bool(const Controller&)>& concerned) {
+  Controller* idlest = nullptr;
+  for (const auto& held : controllers_) {
+    if (concerned(*held) && (idlest == nullptr || held->used() < idlest->used())) idlest = held.get();
+  }
+  if (idlest == nullptr || clock_.now() - idlest->used() < longest_idle) return false;
+  if (options_.log)
+    options_.log(LogLevel::warning, "controller " + std::to_string(idlest->id()) + " of host " +
+                                        quoted(idlest->host().nqn) +
+                                        " was idle for 10 minutes and makes room for another");
+  idlest->end();
+  return true;
+}
+
+bool Subsystem::may_attach(const relay_v2::SessionId& id, const std::string& host_nqn) {
+  if (sessions_.has(id)) return true;  // it goes on
+  // Having a controller makes nobody known: without one nobody is here.
+  const bool known = has_session(host_nqn) || listed(host_nqn);
+  const uint32_t places = known ? max_sessions : sessions_for_all;
+  const bool host_full = std::ranges::count(held_sessions_, host_nqn, &HeldSession::host) >=
+                         std::ptrdiff_t{max_sessions_of_host};
+  if (!host_full && sessions_.sessions() < places) return true;
+  if (options_.log)
+    options_.log(LogLevel::warning,
+                 "host " + quoted(host_nqn) + " gets no relay session, " +
+                     (host_full ? "it has " + std::to_string(max_sessions_of_host) + " already"
+                                : "the target is full") +
+                     "; relay sessions: " + holders(true));
+  return false;
+}
+
+void Subsystem::execute_relay(Request& request, const Controller& controller) {
+  const auto attach = attach_of(request);
+  if (!attach) return sessions_.execute(request);
+  const std::string host_nqn = controller.host().nqn;
+  if (!may_attach(attach->id, host_nqn)) return complete(request, nvsock::status::vendor_errno(ENOMEM), 0);
+  const bool had = sessions_.has(attach->id);
+  sessions_.execute(request);
+  if (!had && sessions_.has(attach->id)) held_sessions_.push_back({attach->id, host_nqn});
+}
+
+// Who has how many, those with the most first: 8 of "a", 7 of "b".
+std::string Subsystem::holders(bool of_sessions) const {
+  std::map<std::string, size_t> counts;
+  if (of_sessions) {
+    for (const HeldSession& held : held_sessions_) ++counts[held.host];
+  } else {
+    for (const auto& held : controllers_) ++counts[held->host().nqn];
+  }
+  std::vector<std::pair<std::string, size_t>> hosts(counts.begin(), counts.end());
+  std::ranges::stable_sort(hosts, std::ranges::greater(), &std::pair<std::string, size_t>::second);
+  std::string text;
+  for (size_t i = 0; i < std::min(hosts.size(), holders_named); ++i)
+    text += (i == 0 ? "" : ", ") + std::to_string(hosts[i].second) + " of " + quoted(hosts[i].first);
+  if (hosts.size() > holders_named)
+    text += " and those of " + std::to_string(hosts.size() - holders_named) + " others";
+  return text.empty() ? "none" : text;
 }
 
 }  // namespace nvsock::csd

@@ -1,11 +1,19 @@
 // A CSD on the network: one NVM subsystem with its controllers, and the discovery subsystem that names it.
 //
 // Several hosts may be connected at once, each with a controller of its own; all of them share the drive's
-// relay sessions, which outlive controllers, and the namespace. Limit: 32 controllers. Threads: event loop
-// only.
+// relay sessions, which outlive controllers, and the namespace.
+//
+// Limits: 32 controllers and 16 relay sessions, and 8 and 4 more that only hosts may take which are known:
+// listed in the options or, where none are, with a session (or, for a controller, a controller) already:
+// those who come back find a place. A host has at most 8 of each; one origin 16 controllers, since a host may
+// call itself what it likes, but those of listed hosts count only for the host. A controller whose host has
+// sent nothing for 10 minutes is ended when another host needs its place: only one that asked for no
+// keep-alive, or for a rare one, gets there. As long as there is room nothing is ended, because a host may be
+// idle for as long as it likes. Threads: event loop only.
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,8 +42,8 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
             SubsystemOptions options);
   ~Subsystem();
 
-  // Takes over a non-blocking socket that a host has connected. `peer` names the host in the log.
-  std::shared_ptr<NvmeConnection> add(int fd, std::string peer);
+  // Takes over a non-blocking socket that a host has connected.
+  std::shared_ptr<NvmeConnection> add(int fd, Peer peer);
 
   size_t controllers() const { return controllers_.size(); }
 
@@ -45,6 +53,8 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
   void post(Command& command) override;
   void flush() override;
   void ended(Controller& controller) override;
+  void disconnected(NvmeConnection& connection) override;
+  void execute_relay(Request& request, const Controller& controller) override;
   bool allows(std::string_view host_nqn) const override;
 
   void connect(Request& request);
@@ -52,15 +62,29 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
   uint16_t connect_io(Request& request, const nvme::Connect& connect, const nvme::ConnectData& data);
   void complete(Request& request, uint16_t status, uint32_t dw0);
 
+  // A relay session and the host that attached it.
+  struct HeldSession {
+    relay_v2::SessionId id;
+    std::string host;
+  };
+  bool listed(std::string_view host_nqn) const;
+  bool has_session(std::string_view host_nqn);  // forgets those that have ended
+  bool make_place(const NvmeConnection& connection, std::string_view host_nqn);
+  bool end_idle(const std::function<bool(const Controller&)>& concerned);
+  bool may_attach(const relay_v2::SessionId& id, const std::string& host_nqn);
+  std::string holders(bool of_sessions) const;
+
   const SubsystemOptions options_;
   const Uuid namespace_id_;
   BufferPool large_;
   BufferPool small_;
   std::vector<uint8_t> staging_;
+  Clock& clock_;
   SessionTable sessions_;
   const NvmeConnection::Surroundings for_connections_;
   const Controller::Surroundings for_controllers_;
   std::vector<std::unique_ptr<Controller>> controllers_;
+  std::vector<HeldSession> held_sessions_;  // may have ended
   uint16_t last_id_ = 0;
   std::vector<std::shared_ptr<NvmeConnection>> to_flush_;
 };

@@ -1,13 +1,17 @@
 #include "csd/target/target_listener.hpp"
 
 #include <linux/vm_sockets.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <utility>
 
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/base/quoted.hpp"
@@ -17,7 +21,9 @@
 namespace nvsock::csd {
 namespace {
 
-constexpr size_t max_connections = 64;
+constexpr size_t max_strangers = 48;
+// As many as are accepted at once: hosts behind one address that all come back at the same moment.
+constexpr size_t max_strangers_of_origin = 16;
 constexpr int backlog = 64;
 
 Error wrong(std::string_view address, const std::string& why) {
@@ -80,6 +86,36 @@ std::string text_of(const sockaddr_storage& address) {
   }
 }
 
+std::string uid_text(int fd) {
+  ucred credentials{};
+  socklen_t size = sizeof credentials;
+  const bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0;
+  return known ? "user " + std::to_string(credentials.uid) : "unix";
+}
+
+// A process makes others with numbers of their own at will, and a port costs nothing: neither counts.
+Peer peer_of(int fd, const sockaddr_storage& address) {
+  Peer peer{.text = text_of(address), .origin = {}};
+  switch (address.ss_family) {
+    case AF_INET:
+      peer.origin = endpoint_of(address).host;
+      break;
+    case AF_INET6: {
+      sockaddr_storage network = address;
+      in6_addr& bytes = reinterpret_cast<sockaddr_in6&>(network).sin6_addr;
+      if (!IN6_IS_ADDR_V4MAPPED(&bytes)) std::memset(bytes.s6_addr + 8, 0, 8);
+      peer.origin = endpoint_of(network).host;
+      break;
+    }
+    case AF_VSOCK:
+      peer.origin = "CID " + std::to_string(reinterpret_cast<const sockaddr_vm&>(address).svm_cid);
+      break;
+    default:
+      peer.origin = uid_text(fd);
+  }
+  return peer;
+}
+
 // Whether somebody listens on this unix socket. One on which nobody does is what a target that was killed has
 // left: it is removed.
 bool is_taken(const std::string& path, const SocketAddress& where) {
@@ -131,7 +167,7 @@ Result<std::unique_ptr<TargetListener>> TargetListener::open(asio::io_context& l
 
 TargetListener::TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log)
     : subsystem_(subsystem), log_(log), accepting_(loop, fd, [this](int accepted, const SocketAddress& peer) {
-        add(accepted, text_of(peer.bytes));
+        add(accepted, peer_of(accepted, peer.bytes));
       }) {}
 
 TargetListener::~TargetListener() {
@@ -141,17 +177,33 @@ TargetListener::~TargetListener() {
   }
 }
 
-void TargetListener::add(int fd, const std::string& peer) {
+void TargetListener::add(int fd, Peer peer) {
+  make_place(peer.origin);
+  connections_.push_back(subsystem_.add(fd, std::move(peer)));
+}
+
+// The newest, too, might be the one that never says a word; but then it is the oldest soon.
+void TargetListener::make_place(const std::string& origin) {
   std::erase_if(connections_, [](const auto& connection) { return connection.expired(); });
-  if (connections_.size() < max_connections) {
-    connections_.push_back(subsystem_.add(fd, peer));
-    return;
+  std::map<std::string, std::vector<std::shared_ptr<NvmeConnection>>> strangers;  // oldest first
+  size_t all = 0;
+  for (const auto& connection : connections_) {
+    const auto held = connection.lock();
+    if (held->connected()) continue;
+    strangers[held->origin()].push_back(held);
+    ++all;
   }
-  ::close(fd);
-  if (log_) {
-    log_(LogLevel::warning,
-         peer + ": closed at once, there are " + std::to_string(max_connections) + " connections already");
-  }
+  auto from = strangers.find(origin);
+  const bool origin_full = from != strangers.end() && from->second.size() >= max_strangers_of_origin;
+  if (!origin_full && all < max_strangers) return;
+  if (!origin_full)
+    from = std::ranges::max_element(strangers, {}, [](const auto& each) { return each.second.size(); });
+  const std::shared_ptr<NvmeConnection>& oldest = from->second.front();
+  if (log_)
+    log_(LogLevel::warning, oldest->peer() + ": closed before its Connect to make room for a newcomer: " +
+                                std::to_string(all) + " connections are no queues yet, " +
+                                std::to_string(from->second.size()) + " of them from " + from->first);
+  oldest->close();
 }
 
 }  // namespace nvsock::csd

@@ -1,6 +1,11 @@
 // Where hosts reach a CSD: a listening socket, over TCP, a Unix socket or AF_VSOCK.
 //
-// Limit: 64 connections; a further one is closed at once. Threads: event loop only.
+// Whoever reaches the port can connect and say nothing, or begin a TLS handshake: until their Connect is
+// accepted, connections are strangers. Those have places of their own, which silence does not hold: when all
+// are taken, the newcomer has the place of the oldest stranger of the origin with the most. Connections that
+// are queues are never closed for another one; the Subsystem limits their number.
+//
+// Limits: 48 strangers, 16 of them of one origin (csd/target/nvme_connection.hpp). Threads: event loop only.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -29,7 +34,8 @@ class TargetListener {
 
  private:
   TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log);
-  void add(int fd, const std::string& peer);
+  void add(int fd, Peer peer);
+  void make_place(const std::string& origin);
 
   Subsystem& subsystem_;
   const Log& log_;

@@ -148,6 +148,10 @@ Session* SessionTable::find(uint32_t handle) const {
   return found == sessions_.end() ? nullptr : found->get();
 }
 
+bool SessionTable::has(const relay_v2::SessionId& id) const {
+  return std::ranges::any_of(sessions_, [&](const auto& held) { return held->id() == id; });
+}
+
 void SessionTable::erase(Session& session) {
   if (ended_.size() == ended_remembered) ended_.pop_front();
   ended_.push_back(session.id());

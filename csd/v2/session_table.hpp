@@ -75,6 +75,7 @@ class SessionTable {
   void forget_commands(const std::function<bool(const Command&)>& whose);
 
   size_t sessions() const { return sessions_.size(); }
+  bool has(const relay_v2::SessionId& id) const;
   uint64_t datagrams_dropped() const;  // by the sessions there are
 
  private:

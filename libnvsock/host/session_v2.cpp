@@ -142,6 +142,9 @@ void SessionV2::on_attached(const Completion& completion) {
     const int code = completion.error == 0 ? status::errno_of(completion.status) : 0;
     // Probes for the new epoch, then makes a new session.
     if (code == ESTALE) return lose(file_errno(Cause::reset), "the drive does not know it");
+    if (code == ENOMEM && !std::exchange(doubt_told_, true))
+      owner_.on_link_message(
+          "the drive is full, it has no session left for this host: end a mount of it, or wait");
     return suspect(completion);
   }
   heard_ = clock_.now();

@@ -341,7 +341,8 @@ std::string NvmeTcpPort::refusal() const {
     case nvme::status::connect_invalid_host:
       return host;
     case nvme::status::connect_controller_busy:
-      return "it has no room for another host";
+      return "it is full, it has no controller left for this host; its log says who has them: end a mount of "
+             "it, or wait";
     case connect_needs_authentication:
       return "it demands authentication, which is not supported";
     default:

@@ -54,7 +54,7 @@ class Host final : private nvme_tcp::PduReceiver::Handler {
     int ends[2];
     check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "a socket pair");
     fd_ = ends[0];
-    subsystem.add(ends[1], "host");
+    subsystem.add(ends[1], {.text = "host", .origin = "origin"});
   }
   ~Host() { close(fd_); }
 

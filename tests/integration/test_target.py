@@ -5,9 +5,11 @@ says, the relay protocol over it, and that whatever a host does wrong ends its o
 import contextlib
 import errno
 import os
+import re
 import socket
 import struct
 import subprocess
+import time
 
 from harness import nvme_tcp, nvme_tls
 from harness.case import CsdTest, main
@@ -16,7 +18,7 @@ from harness.nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABR
 from harness.process import cpu_ticks, spawn
 from harness.relay import Relay
 from harness.servers import Server, closed_port, pattern
-from harness.settings import SLOW, TARGET
+from harness.settings import CSDFS, SLOW, TARGET
 from harness.target import NQN, Target, uri
 from harness.wait import eventually
 
@@ -519,7 +521,7 @@ class Misuse(TargetTest):
         flood = [socket.create_connection(self.target.address) for _ in range(100)]
         for sock in flood:
             self.addCleanup(sock.close)
-        eventually(lambda: "closed at once" in self.target.log())
+        eventually(lambda: "closed before its Connect to make room for a newcomer" in self.target.log())
         self.relay.send(b"during")
         self.assertEqual(self.relay.receive(6), b"during")
         for sock in flood:
@@ -541,6 +543,102 @@ class Misuse(TargetTest):
                 queue.sock.shutdown(socket.SHUT_WR)
                 while True:
                     queue.step()
+
+
+class Strangers(TargetTest):
+    """Whoever reaches the port keeps nobody else out. The crowd comes from 127.0.0.2, hosts from 127.0.0.1."""
+
+    def connection(self, source="127.0.0.2", says=b""):
+        sock = socket.create_connection(self.target.address, 20 * SLOW, (source, 0))
+        self.addCleanup(sock.close)
+        if says:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                sock.sendall(says)
+        return sock
+
+    def assert_gets_in(self, queue=None):
+        started = time.monotonic()
+        queue = queue or self.queue()
+        self.assertEqual(queue.connect_command(NQN, host=HOST + "-honest").status, 0)
+        self.assertLess(time.monotonic() - started, 2 * SLOW)
+
+    def test_200_silent_connections_of_an_address(self):
+        crowd = [self.connection() for _ in range(200)]
+        self.assert_gets_in()
+        eventually(lambda: ", 16 of them from 127.0.0.2" in self.target.log())
+        self.assertEqual(len(crowd), 200)
+
+    def test_200_silent_connections_of_as_many_addresses(self):
+        crowd = [self.connection(f"127.0.1.{n}") for n in range(1, 201)]
+        self.assert_gets_in()
+        self.assertEqual(len(crowd), 200)
+
+    def test_200_silent_connections_of_a_user(self):
+        self.target = Target(self, listen=f"unix:{self.scratch()}/target")
+        crowd = []
+        for _ in range(200):
+            crowd.append(socket.socket(socket.AF_UNIX))
+            self.addCleanup(crowd[-1].close)
+            crowd[-1].connect(self.target.address)
+        self.assert_gets_in()
+        eventually(lambda: f", 16 of them from user {os.getuid()}" in self.target.log())
+
+    def test_200_tls_handshakes_that_end_in_the_middle(self):
+        key = nvme_tls.Key(self)
+        self.target = Target(self, "--tls-key", key.path)
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)  # a ClientHello, of 517 bytes
+        crowd = [self.connection(says=hello) for _ in range(200)]
+        self.assert_gets_in(nvme_tls.tls_queue(self, self.target.address, *key.psk(HOST + "-honest", NQN)))
+        self.assertEqual(len(crowd), 200)
+
+    def test_40_controllers_of_a_host_without_keep_alive(self):
+        answers = [self.queue().connect_command(NQN, host=HOST + "-greedy") for _ in range(40)]
+        self.assertEqual([answer.status for answer in answers], [0] * 8 + [0x181] * 32)
+        self.assert_gets_in()
+        self.assertIn(f'host "{HOST}-greedy" gets no controller, it has 8 already; controllers: '
+                      f'8 of "{HOST}-greedy"', self.target.log())
+
+    def test_40_controllers_under_names_that_an_address_makes_up(self):
+        answers = [Queue(self, self.connection()).connect_command(NQN, host=HOST + str(n)) for n in range(40)]
+        self.assertEqual([answer.status for answer in answers], [0] * 16 + [0x181] * 24)
+        self.assert_gets_in()
+
+    def test_20_sessions_of_a_host(self):
+        admin = self.host(host=HOST + "-greedy").admin
+        refused = 0
+        for n in range(20):
+            try:
+                Relay(admin, bytes([n]) * 16)
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOMEM)
+                refused += 1
+        self.assertEqual(refused, 12)
+        Relay(self.host(host=HOST + "-honest").admin, b"h" * 16)
+
+    def test_csdfs_says_that_the_target_is_full(self):
+        for n in range(8):
+            self.assertEqual(self.queue().connect_command(NQN, host=HOST).status, 0, n)
+        # In the foreground: if it were let in after all, it would be ended with the test.
+        run = self.process([CSDFS, "-f", uri(self.target.address, "hostnqn=" + HOST), self.scratch()])
+        _, errors = run.communicate(timeout=20 * SLOW)
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("it is full, it has no controller left for this host; its log says who has them: end a mount "
+                      "of it, or wait", errors.decode())
+
+    def test_csdfs_says_that_the_target_has_no_session_left(self):
+        admin = self.host().admin
+        for n in range(8):
+            Relay(admin, bytes([n]) * 16)
+        mount = self.mount(uri(self.target.address, "hostnqn=" + HOST))
+        eventually(lambda: "the drive is full, it has no session left for this host: end a mount of it, or wait" in
+                   mount.log())
+
+    def test_a_host_that_is_gone_is_noticed_by_tcp(self):
+        host = self.host()
+        command = ["ss", "-tno", "state", "established", "sport", f":{self.target.address[1]}"]
+        eventually(lambda: re.search(r"timer:\(keepalive,(29|30|2\ds)",  # after what is on the way is acknowledged
+                                     subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        self.assertEqual(host.admin.run(0x18).status, 0)
 
 
 class Silence(TargetTest):

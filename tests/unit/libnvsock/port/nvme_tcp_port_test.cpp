@@ -306,7 +306,10 @@ TEST_F(NvmeTcpPortTest, connect_says_who_and_to_what) {
     controller.complete(connect, nvme::status::connect_controller_busy);
     controller.await_end();
   });
-  expect_sentence(try_open(), "cannot use " + listener.text() + ": it has no room for another host");
+  expect_sentence(try_open(),
+                  "cannot use " + listener.text() +
+                      ": it is full, it has no controller left for this host; its log says who has "
+                      "them: end a mount of it, or wait");
   join();
   const nvme::Connect fields = nvme::parse_connect(connect.command);
   EXPECT_EQ(fields.record_format, 0);
