@@ -24,8 +24,8 @@ constexpr auto connect_patience = 10s;
 // For the host to read why; then the connection is reset. The specification leaves this open.
 constexpr auto end_patience = 2s;
 // A host that lost power or its network does not hold its places for longer than a minute, whatever
-// keep-alive timeout it asked for. TCP waits for bytes on the way for longer than that, but then the host had
-// been heard.
+// keep-alive timeout it asked for; but for one that asked for none while bytes are on the way to it, which
+// TCP tries to deliver for about 15 minutes (tcp_retries2).
 constexpr int tcp_keep_idle = 30, tcp_keep_interval = 10, tcp_keep_probes = 3;  // seconds, seconds, number
 constexpr unsigned max_large = 32;
 constexpr uint16_t entries_before_connect = 1;

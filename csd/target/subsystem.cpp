@@ -35,6 +35,12 @@ constexpr uint32_t in_data(uint32_t offset) {
   return offset | 1 << 16;
 }
 
+// Its CDW11 is the handle of a session.
+bool names_session(const Request& request) {
+  return request.cdw10 == relay_v2::function::tx || request.cdw10 == relay_v2::function::rx ||
+         request.cdw10 == relay_v2::function::detach;
+}
+
 // What an attach asks for; nothing if it is another command, or is none that the SessionTable would take.
 std::optional<relay_v2::SessionRequest> attach_of(const Request& request) {
   if (request.opcode != relay_v2::opcode::to_drive || request.cdw10 != relay_v2::function::attach ||
@@ -200,8 +206,9 @@ bool Subsystem::allows(std::string_view host_nqn) const {
 // --- places ---
 
 bool Subsystem::has_session(std::string_view host_nqn) {
-  std::erase_if(held_sessions_, [&](const HeldSession& held) { return !sessions_.has(held.id); });
-  return std::ranges::find(held_sessions_, host_nqn, &HeldSession::host) != held_sessions_.end();
+  std::erase_if(held_sessions_,
+                [&](const HeldSession& held) { return sessions_.handle_of(held.id) != held.handle; });
+  return find_held([&](const HeldSession& held) { return held.host.nqn == host_nqn; }) != nullptr;
 }
 
 // Whether this host may have one controller more; false is logged, with who has the places.
@@ -247,13 +254,21 @@ bool Subsystem::end_idle(const std::function<bool(const Controller&)>& concerned
   return true;
 }
 
-bool Subsystem::may_attach(const relay_v2::SessionId& id, const std::string& host_nqn) {
-  if (sessions_.has(id)) return true;  // it goes on
+const Subsystem::HeldSession* Subsystem::find_held(
+    const std::function<bool(const HeldSession&)>& which) const {
+  const auto found = std::ranges::find_if(held_sessions_, [&](const HeldSession& held) {
+    return sessions_.handle_of(held.id) == held.handle && which(held);
+  });
+  return found == held_sessions_.end() ? nullptr : &*found;
+}
+
+bool Subsystem::may_attach(const std::string& host_nqn) {
   // Having a controller makes nobody known: without one nobody is here.
   const bool known = has_session(host_nqn) || listed(host_nqn);
   const uint32_t places = known ? max_sessions : sessions_for_all;
-  const bool host_full = std::ranges::count(held_sessions_, host_nqn, &HeldSession::host) >=
-                         std::ptrdiff_t{max_sessions_of_host};
+  const bool host_full = std::ranges::count_if(held_sessions_, [&](const HeldSession& held) {
+                           return held.host.nqn == host_nqn;
+                         }) >= std::ptrdiff_t{max_sessions_of_host};
   if (!host_full && sessions_.sessions() < places) return true;
   if (options_.log)
     options_.log(LogLevel::warning,
@@ -264,21 +279,32 @@ bool Subsystem::may_attach(const relay_v2::SessionId& id, const std::string& hos
   return false;
 }
 
+// A session of another host is as good as none: an attach that names it is told that it is gone, and a handle
+// that is another host's becomes one that nobody has.
 void Subsystem::execute_relay(Request& request, const Controller& controller) {
+  using nvsock::status::vendor_errno;
+  const Controller::Host& host = controller.host();
   const auto attach = attach_of(request);
-  if (!attach) return sessions_.execute(request);
-  const std::string host_nqn = controller.host().nqn;
-  if (!may_attach(attach->id, host_nqn)) return complete(request, nvsock::status::vendor_errno(ENOMEM), 0);
-  const bool had = sessions_.has(attach->id);
+  if (!attach) {
+    const bool foreign = names_session(request) && find_held([&](const HeldSession& held) {
+                                                     return held.handle == request.cdw11 && held.host != host;
+                                                   }) != nullptr;
+    if (foreign) request.cdw11 = 0;
+    return sessions_.execute(request);
+  }
+  const HeldSession* const held = find_held([&](const HeldSession& one) { return one.id == attach->id; });
+  if (held != nullptr && held->host != host) return complete(request, vendor_errno(ESTALE), 0);
+  if (held == nullptr && !may_attach(host.nqn)) return complete(request, vendor_errno(ENOMEM), 0);
   sessions_.execute(request);
-  if (!had && sessions_.has(attach->id)) held_sessions_.push_back({attach->id, host_nqn});
+  const uint32_t handle = sessions_.handle_of(attach->id);
+  if (held == nullptr && handle != 0) held_sessions_.push_back({attach->id, handle, host});
 }
 
 // Who has how many, those with the most first: 8 of "a", 7 of "b".
 std::string Subsystem::holders(bool of_sessions) const {
   std::map<std::string, size_t> counts;
   if (of_sessions) {
-    for (const HeldSession& held : held_sessions_) ++counts[held.host];
+    for (const HeldSession& held : held_sessions_) ++counts[held.host.nqn];
   } else {
     for (const auto& held : controllers_) ++counts[held->host().nqn];
   }

@@ -9,7 +9,10 @@
 // call itself what it likes, but those of listed hosts count only for the host. A controller whose host has
 // sent nothing for 10 minutes is ended when another host needs its place: only one that asked for no
 // keep-alive, or for a rare one, gets there. As long as there is room nothing is ended, because a host may be
-// idle for as long as it likes. Threads: event loop only.
+// idle for as long as it likes.
+//
+// A session is the host's that attached it, by NQN and host identifier: to every other host it does not exist
+// (docs/relay-protocol.md section 3). Without TLS hosts are who they say they are. Threads: event loop only.
 #pragma once
 
 #include <chrono>
@@ -62,16 +65,19 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
   uint16_t connect_io(Request& request, const nvme::Connect& connect, const nvme::ConnectData& data);
   void complete(Request& request, uint16_t status, uint32_t dw0);
 
-  // A relay session and the host that attached it.
+  // A relay session and the host that attached it, whose alone it is.
   struct HeldSession {
     relay_v2::SessionId id;
-    std::string host;
+    uint32_t handle;
+    Controller::Host host;
   };
+  // Of the sessions there are, the first that `which` picks; null: none.
+  const HeldSession* find_held(const std::function<bool(const HeldSession&)>& which) const;
   bool listed(std::string_view host_nqn) const;
   bool has_session(std::string_view host_nqn);  // forgets those that have ended
   bool make_place(const NvmeConnection& connection, std::string_view host_nqn);
   bool end_idle(const std::function<bool(const Controller&)>& concerned);
-  bool may_attach(const relay_v2::SessionId& id, const std::string& host_nqn);
+  bool may_attach(const std::string& host_nqn);
   std::string holders(bool of_sessions) const;
 
   const SubsystemOptions options_;

@@ -148,8 +148,9 @@ Session* SessionTable::find(uint32_t handle) const {
   return found == sessions_.end() ? nullptr : found->get();
 }
 
-bool SessionTable::has(const relay_v2::SessionId& id) const {
-  return std::ranges::any_of(sessions_, [&](const auto& held) { return held->id() == id; });
+uint32_t SessionTable::handle_of(const relay_v2::SessionId& id) const {
+  const auto found = std::ranges::find_if(sessions_, [&](const auto& held) { return held->id() == id; });
+  return found == sessions_.end() ? 0 : (*found)->handle();
 }
 
 void SessionTable::erase(Session& session) {

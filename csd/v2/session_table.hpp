@@ -75,7 +75,8 @@ class SessionTable {
   void forget_commands(const std::function<bool(const Command&)>& whose);
 
   size_t sessions() const { return sessions_.size(); }
-  bool has(const relay_v2::SessionId& id) const;
+  // The handle of the session of this name; 0: there is none.
+  uint32_t handle_of(const relay_v2::SessionId& id) const;
   uint64_t datagrams_dropped() const;  // by the sessions there are
 
  private:

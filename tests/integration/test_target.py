@@ -18,11 +18,12 @@ from harness.nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABR
 from harness.process import cpu_ticks, spawn
 from harness.relay import Relay
 from harness.servers import Server, closed_port, pattern
-from harness.settings import CSDFS, SLOW, TARGET
+from harness.settings import CSDFS, SCALE, SLOW, TARGET
 from harness.target import NQN, Target, uri
-from harness.wait import eventually
+from harness.wait import Call, eventually
 
 HOST = "nqn.2014-08.org.nvmexpress:uuid:test"
+HOSTILE = int(2000 * SCALE)  # commands of each hostile host
 
 
 class TargetTest(CsdTest):
@@ -291,6 +292,55 @@ class RelayProtocol(TargetTest):
         for frame in stays.take(answer):
             data += frame[3] if frame[0] == Relay.DATA else b""
         self.assertEqual(data or stays.receive(10), b"still here")
+
+    def thieves(self, victim):
+        """Hosts of another name or of another identifier, each with all that is to be known of the victim's session."""
+        for who in ({"host": HOST + "-thief"}, {"host_id": b"t" * 16}):
+            thief = Relay(self.host(**who).admin, bytes(who.get("host_id", b"another name----")))
+            thief.handle, thief.tx_next, thief.rx_next = victim.handle, victim.tx_next, victim.rx_next
+            yield thief
+
+    def test_a_session_is_its_hosts_alone(self):
+        victim = Relay(self.host().admin, b"v" * 16)
+        victim.open(self.echo())
+        for thief in self.thieves(victim):
+            injected = thief.batch([(Relay.DATA, 1, 0, b"injected")], thief.tx_next)
+            self.assertEqual(thief.admin.result(thief.tx_command(injected, thief.tx_next)).errno, errno.ESTALE)
+            self.assertEqual(thief.admin.result(thief.tx_command(injected, 1)).errno, errno.ESTALE, "it tells what came")
+            self.assertEqual(thief.admin.result(thief.rx_command(wait=0)).errno, errno.ESTALE)
+            self.assertEqual(thief.admin.run(0xC0, 0, (161, thief.handle)).status, 0)  # as of any unknown handle
+            thief.uuid = victim.uuid
+            for resume in False, True:
+                with self.raises_errno(errno.ESTALE):
+                    thief.attach(resume)
+            victim.send(b"untouched")
+            self.assertEqual(victim.receive(9), b"untouched")
+
+    def test_a_hostile_host_takes_no_byte_from_a_transfer(self):
+        victim = Relay(self.host().admin, b"v" * 16)
+        victim.open(self.echo())
+        hostile = []
+        for thief in self.thieves(victim):
+            def steal(thief=thief):
+                for number in range(HOSTILE):
+                    thief.tx_next, thief.rx_next = victim.tx_next, victim.rx_next
+                    if number % 3 == 0:
+                        batch = thief.batch([(Relay.DATA, 1, 0, b"injected")], thief.tx_next)
+                        refused = thief.admin.result(thief.tx_command(batch, thief.tx_next)).errno == errno.ESTALE
+                    elif number % 3 == 1:
+                        refused = thief.admin.result(thief.rx_command(wait=0)).errno == errno.ESTALE
+                    else:
+                        refused = thief.admin.run(0xC0, 0, (161, thief.handle)).status == 0
+                    if not refused:
+                        return f"command {number} was not refused"
+                return None
+            hostile.append(Call(steal))
+        data = pattern(100_000)
+        while any(thief.is_alive() for thief in hostile):
+            victim.send(data)
+            self.assertTrue(victim.receive(len(data)) == data, "other bytes came back")
+            victim.tx((Relay.WINDOW, 1, len(data), b""))
+        self.assertEqual([thief.result() for thief in hostile], [None, None])
 
     def test_failures_name_their_cause(self):
         relay = Relay(self.host().admin)
