@@ -37,7 +37,6 @@ void LingerList::remove(SessionStream& stream) {
 
 void LingerList::expire() {
   while (!streams_.empty() && streams_.front().linger_until <= clock_.now()) {
-    streams_.front().abort();
     remove(streams_.front());
   }
   armed_ = !streams_.empty();
