@@ -67,6 +67,14 @@ Clock::TimePoint Session::lease_end() const {
   return (waits ? around_.clock.now() : used_) + around_.options.lease;
 }
 
+Undelivered Session::undelivered() const {
+  Undelivered left;
+  for (const auto& [number, channel] : numbers_) {
+    if (const SessionStream* const stream = channel->as_stream()) left.add(stream->queued());
+  }
+  return left;
+}
+
 void Session::end(End how) {
   for (auto& [number, channel] : numbers_) {
     SessionStream* const stream = channel->as_stream();

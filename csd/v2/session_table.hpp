@@ -76,6 +76,10 @@ class SessionTable {
 
   size_t sessions() const { return sessions_.size(); }
   uint64_t datagrams_dropped() const;  // by the sessions there are
+  Delivery delivery() const;
+  // The drive comes to an end: all sessions are over, as when their hosts had died. What hosts closed in good
+  // order before still lingers.
+  void end_sessions();
 
  private:
   void capabilities(Command& command);
