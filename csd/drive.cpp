@@ -52,6 +52,10 @@ void Drive::ring() {
   first_.ring();
 }
 
+Delivery Drive::delivery() const {
+  return second_ ? second_->table.delivery() : Delivery{};
+}
+
 void Drive::reset(bool restart) {
   for_second_ = {};
   if (!restart) return second_->table.controller_reset();

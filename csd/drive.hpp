@@ -13,6 +13,7 @@
 #include "csd/base/drive_options.hpp"
 #include "csd/sockets/netns.hpp"
 #include "csd/v1/relay_firmware.hpp"
+#include "libnvsock/base/undelivered.hpp"
 #include "libnvsock/nvme/command.hpp"
 
 namespace nvsock::csd {
@@ -30,6 +31,9 @@ class Drive {
   // The controller is reset: waiting commands of the second generation are forgotten. `restart`: its sessions
   // too, and the epoch is another one. REQUIRES: Firmware::second, and no command of the first generation.
   void reset(bool restart);
+
+  // The first generation tells its host of a write only when the service's socket has it: nothing waits.
+  Delivery delivery() const;
 
  private:
   struct SecondGeneration;

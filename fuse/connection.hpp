@@ -34,6 +34,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   void ioctl(fuse_req_t request, unsigned command, const void* in, size_t in_size, size_t out_size) override;
   void fsync(fuse_req_t request) override;
   void release() override;
+  void cut() override { stream_->cut_on_release(); }
 
   void on_stream_change(nvsock::Stream& stream) override;
 

@@ -179,7 +179,8 @@ Filesystem::Filesystem(asio::io_context& loop, spdlog::logger& log)
     : mount_{.loop = loop, .log = log}, nodes_(fixed_files()) {}
 
 Filesystem::~Filesystem() {
-  end();
+  for (const auto& drive : drives_) drive->end();
+  mount_.files.release_all(true);
 }
 
 MountedDrive& Filesystem::add_drive(nvsock::Device& device) {
@@ -187,14 +188,35 @@ MountedDrive& Filesystem::add_drive(nvsock::Device& device) {
   return *drives_.emplace_back(std::make_unique<MountedDrive>(mount_, device));
 }
 
-void Filesystem::end() {
+void Filesystem::end(bool cut) {
   for (const auto& drive : drives_) drive->end();
-  mount_.files.release_all();
+  mount_.files.release_all(cut);
+  for (const auto& drive : drives_) drive->device().finish();
 }
 
 bool Filesystem::drained() const {
   return std::all_of(drives_.begin(), drives_.end(),
                      [](const auto& drive) { return drive->device().drained(); });
+}
+
+bool Filesystem::detached() const {
+  return std::all_of(drives_.begin(), drives_.end(),
+                     [](const auto& drive) { return drive->device().detached(); });
+}
+
+bool Filesystem::finished() const {
+  return std::all_of(drives_.begin(), drives_.end(),
+                     [](const auto& drive) { return drive->device().finished(); });
+}
+
+nvsock::Undelivered Filesystem::undelivered() const {
+  nvsock::Undelivered left;
+  for (const auto& drive : drives_) left += drive->device().undelivered();
+  return left;
+}
+
+void Filesystem::give_up() {
+  for (const auto& drive : drives_) drive->device().give_up();
 }
 
 // No FLUSH: without it libfuse answers ENOSYS, once, and the kernel never asks again. It would come with

@@ -38,9 +38,15 @@ class Filesystem {
   std::function<void()> on_mounted;  // called once, when the kernel has accepted the mount
 
   // The mount ends: every parked request is answered and every connection let go. Accepted bytes are still
-  // sent by the devices.
-  void end();
-  bool drained() const;  // and now they are
+  // sent by the devices; `cut`: but programs had those files open, and their services see a reset behind
+  // them.
+  void end(bool cut);
+  // Of all devices, see nvsock::Device.
+  bool drained() const;
+  bool detached() const;
+  bool finished() const;
+  nvsock::Undelivered undelivered() const;
+  void give_up();
 
  private:
   Mount mount_;

@@ -40,6 +40,9 @@ std::string taken_message() {
 // Requests served before other events get a turn.
 constexpr int requests_in_a_row = 16;
 
+// And before the mount ends: as many files as may be open at a time, and what programs do meanwhile.
+constexpr int last_requests = 32768;
+
 }  // namespace
 
 KernelMount::KernelMount(asio::io_context& loop, Filesystem& filesystem)
@@ -68,6 +71,10 @@ nvsock::Result<void> KernelMount::mount(const std::string& mountpoint,
   kernel_.assign(fd);
   await_request();
   return {};
+}
+
+void KernelMount::serve_waiting() {
+  for (int i = 0; mounted_ && i < last_requests && serve_request(); ++i) continue;
 }
 
 void KernelMount::unmount() {

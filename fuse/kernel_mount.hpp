@@ -26,6 +26,10 @@ class KernelMount {
   // Once.
   nvsock::Result<void> mount(const std::string& mountpoint, const std::vector<std::string>& arguments);
 
+  // Serves what the kernel has waiting, at most so much that a busy program cannot keep it from ending: files
+  // that programs have closed are told by requests like any other.
+  void serve_waiting();
+
   // Unmounts, lazily where the mount is in use, and stops serving. Requests the kernel still holds end
   // with ENOTCONN.
   void unmount();

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
-#include <asio/steady_timer.hpp>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <functional>
 
 #include "daemon/descriptors.hpp"
 #include "daemon/privileges.hpp"
@@ -19,13 +19,12 @@
 #include "fuse/log.hpp"
 #include "fuse/options.hpp"
 #include "fuse/run_loop.hpp"
+#include "fuse/shutdown.hpp"
 #include "fuse/stale_mount.hpp"
 #include "libnvsock/base/preload_shim.hpp"
 
 namespace csdfs {
 namespace {
-
-using namespace std::chrono_literals;
 
 int failed(const nvsock::Error& error) {
   std::fprintf(stderr, "csdfs: %s\n", error.text.c_str());
@@ -68,29 +67,6 @@ void warn_of_request_timeouts(spdlog::logger& log) {
   }
 }
 
-// Ends the loop when the drives have what was accepted, at the latest after this long. A terminal's Ctrl-C
-// and a service manager's stop should not take longer.
-constexpr auto shutdown_limit = 5s;
-constexpr auto shutdown_step = 20ms;
-
-class Shutdown {
- public:
-  Shutdown(asio::io_context& loop, const Filesystem& filesystem)
-      : loop_(loop), filesystem_(filesystem), timer_(loop) {}
-  void start() { step(std::chrono::steady_clock::now() + shutdown_limit); }
-
- private:
-  void step(std::chrono::steady_clock::time_point deadline) {
-    if (filesystem_.drained() || std::chrono::steady_clock::now() >= deadline) return loop_.stop();
-    timer_.expires_after(shutdown_step);
-    timer_.async_wait([this, deadline](const asio::error_code&) { step(deadline); });
-  }
-
-  asio::io_context& loop_;
-  const Filesystem& filesystem_;
-  asio::steady_timer timer_;
-};
-
 int run(const Options& options) {
   const nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
   if (!mountpoint) return failed(mountpoint.error());
@@ -111,14 +87,14 @@ int run(const Options& options) {
   Filesystem filesystem(loop, *log);
   MountedDrive& drive = filesystem.add_drive(**device);
   KernelMount kernel_mount(loop, filesystem);
-  Shutdown shutdown(loop, filesystem);
+  Shutdown shutdown(loop, filesystem, *log, std::chrono::seconds(options.drain_timeout));
   filesystem.on_mounted = [&] {
     log->info("{} is mounted on {}", options.device, mountpoint->path);
     daemon.ready();
   };
-  const auto end = [&] {
+  const auto end = [&](bool cut) {
     kernel_mount.unmount();
-    filesystem.end();
+    filesystem.end(cut);
     shutdown.start();
   };
   int status = 0;
@@ -127,17 +103,25 @@ int run(const Options& options) {
       log->error("somebody aborted the mount on {} (/sys/fs/fuse/connections): it was removed",
                  mountpoint->path);
       status = 1;
-    } else {
-      log->info("{} was unmounted", mountpoint->path);
+      return end(true);
     }
-    end();
+    log->info("{} was unmounted", mountpoint->path);
+    end(false);  // which it never is while a program has a file of it open
   };
   asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
-  signals.async_wait([&](const asio::error_code& cancelled, int signal) {
+  const std::function<void(const asio::error_code&, int)> on_signal = [&](const asio::error_code& cancelled,
+                                                                          int signal) {
     if (cancelled) return;
+    signals.async_wait(on_signal);
+    if (shutdown.started()) {
+      log->info("signal {} again: ending at once", signal);
+      return shutdown.end();
+    }
     log->info("signal {}: unmounting {}", signal, mountpoint->path);
-    end();
-  });
+    kernel_mount.serve_waiting();
+    if (!shutdown.started()) end(true);  // unmounted by somebody else meanwhile
+  };
+  signals.async_wait(on_signal);
   std::signal(SIGPIPE, SIG_IGN);
 
   for (const Publication& what : options.published) {
@@ -147,7 +131,7 @@ int run(const Options& options) {
   const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());
   run_loop(loop, std::chrono::microseconds(options.busy_poll));
-  return status;
+  return shutdown.lost() ? 1 : status;
 }
 
 }  // namespace

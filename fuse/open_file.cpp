@@ -26,9 +26,13 @@ void OpenFiles::release(OpenFile& file) {
   file.release();
 }
 
-void OpenFiles::release_all() {
+void OpenFiles::release_all(bool cut) {
   // What one of them does as it goes may answer an open of another.
-  while (!held_.empty()) release(*held_.begin()->first);
+  while (!held_.empty()) {
+    OpenFile& file = *held_.begin()->first;
+    if (cut) file.cut();
+    release(file);
+  }
 }
 
 }  // namespace csdfs

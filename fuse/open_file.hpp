@@ -37,6 +37,8 @@ class OpenFile {
   // The last reference to the description is gone, or the mount is: requests that still wait are answered.
   // The object is destroyed next.
   virtual void release() {}
+  // The mount ends while programs have the description open. release() comes next.
+  virtual void cut() {}
 };
 
 // The files the kernel has open, and its handles for them: the one place where an OpenFile is a number.
@@ -52,8 +54,9 @@ class OpenFiles {
   // RELEASE: the kernel lets go of it.
   void release(const fuse_file_info& info) { release(of(info)); }
 
-  // The mount is gone, and sends no RELEASE.
-  void release_all();
+  // The mount is gone, and sends no RELEASE. `cut`: programs have these files open; otherwise they have
+  // closed them, and the kernel did not get to say so.
+  void release_all(bool cut);
 
  private:
   void release(OpenFile& file);

@@ -1,5 +1,7 @@
 #include "libnvsock/device.hpp"
 
+#include <algorithm>
+
 #include "libnvsock/base/random_id.hpp"
 #include "libnvsock/base/writable_wait.hpp"
 #include "libnvsock/host/dialect_v1.hpp"
@@ -60,6 +62,25 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
                                                      .log = options.log});
   }
   return device;
+}
+
+Undelivered Device::lost() const {
+  Undelivered lost = dialect_->counters().lost;
+  return lost += port_->delivery().given_up;
+}
+
+void Device::finish() {
+  lost_before_ = lost();
+  dialect_->finish();
+}
+
+Undelivered Device::undelivered() const {
+  Undelivered waiting = dialect_->undelivered();
+  // What waits here waits for the credit of a connection that has bytes in the drive: they are the same.
+  const Undelivered inside = port_->delivery().waiting;
+  waiting.bytes += inside.bytes;
+  waiting.connections = std::max(waiting.connections, inside.connections);
+  return waiting += lost() - lost_before_;
 }
 
 }  // namespace nvsock

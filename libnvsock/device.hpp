@@ -65,18 +65,33 @@ class Device {
   std::string faults_text() const { return port_->faults_text(); }  // see CommandPort
   std::optional<SessionStatus> session_status() const { return dialect_->session_status(); }
   bool drained() const { return dialect_->drained(); }  // nothing accepted is on its way any more
+
+  // --- the end of the program. REQUIRES: every handle was dropped. Nothing may be opened any more. ---
+
+  // Bytes that were accepted go on to the drive, and in one that lives in this process to its services.
+  void finish();
+  // All of it is with the drive, which knows that this was all; and it is with the services, too.
+  bool detached() const { return dialect_->finished(); }
+  bool finished() const { return detached() && port_->delivery().waiting.none(); }
+  // What is not there yet, or has got lost since finish(), of connections that were closed in good order.
+  Undelivered undelivered() const;
+  // What is left is dropped: its services see a reset, at the latest when the device is destroyed.
+  void give_up() { dialect_->give_up(); }
+
   const DialectCounters& counters() const { return dialect_->counters(); }
   void for_each_stream(const std::function<void(const Stream&)>& visit) const {
     dialect_->for_each_stream(visit);
   }
 
  private:
+  Undelivered lost() const;
   explicit Device(asio::io_context& loop) : clock_(loop) {}
 
   AsioClock clock_;
   DeviceUri uri_;
   std::string model_;
   std::string dialect_reason_;
+  Undelivered lost_before_;  // finish()
   std::unique_ptr<CommandPort> port_;
   std::unique_ptr<Dialect> dialect_;  // uses the port: destroyed first
 };

@@ -32,8 +32,8 @@ class Service {
     ~Observer() = default;
   };
 
-  // Closes: bytes that send() took are still delivered, then the peer sees the end. No call of the
-  // observer follows.
+  // Closes as a reset, unless close_in_order() was called: so a peer never takes what it has for all there
+  // was because the drive, its process or its host came to an end. No call of the observer follows.
   virtual ~Service() = default;
 
   // Bytes or one datagram received, 0 at the end of a stream socket, or a negative errno (-EAGAIN: nothing
@@ -44,8 +44,9 @@ class Service {
   virtual void await_readable() = 0;
   virtual void await_writable() = 0;
   virtual void shut_down_sending() = 0;
-  // From now on closing resets the connection instead of ending it.
-  virtual void reset_on_close() = 0;
+  // It is about to be closed, and everything was sent: bytes that send() took are still delivered, then the
+  // peer sees the end. The last call.
+  virtual void close_in_order() = 0;
   virtual relay_v2::Opened addresses() const = 0;  // valid once connected
 };
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "libnvsock/base/accept_loop.hpp"
+#include "libnvsock/base/reset_on_close.hpp"
 #include "libnvsock/base/socket_error.hpp"
 #include "libnvsock/base/writable_wait.hpp"
 
@@ -107,6 +108,7 @@ struct Socket final : std::enable_shared_from_this<Socket>, WritableWait::Waiter
     if (!datagram) {
       const int on = 1;
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      reset_on_close(fd, true);
     }
     descriptor.assign(fd);
   }
@@ -171,10 +173,8 @@ class SocketService final : public Service {
   void await_writable() override { socket_->await_writable(); }
   void shut_down_sending() override { shutdown(fd(), SHUT_WR); }
 
-  void reset_on_close() override {
-    if (!socket_->descriptor.is_open()) return;
-    const linger now{.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  void close_in_order() override {
+    if (!socket_->datagram && socket_->descriptor.is_open()) reset_on_close(fd(), false);
   }
 
   relay_v2::Opened addresses() const override {

@@ -50,6 +50,10 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
 
   size_t controllers() const { return controllers_.size(); }
 
+  // The target comes to an end: services see resets, but for what hosts had closed in good order.
+  void end_sessions() { sessions_.end_sessions(); }
+  Undelivered undelivered() const { return sessions_.delivery().waiting; }
+
  private:
   void execute(Request& request) override;
   void closed(NvmeConnection&) override {}

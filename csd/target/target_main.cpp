@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -90,6 +91,32 @@ Result<void> drop_privileges(const Options& options) {
   return daemon::drop_privileges(kept);
 }
 
+// The end: hosts are gone, and what they had closed in good order gets a few seconds to reach its services.
+class Shutdown {
+ public:
+  static constexpr std::chrono::seconds patience{5};
+
+  Shutdown(asio::io_context& loop, const Subsystem& subsystem)
+      : loop_(loop), subsystem_(subsystem), timer_(loop) {}
+
+  void start() {
+    deadline_ = std::chrono::steady_clock::now() + patience;
+    step();
+  }
+
+ private:
+  void step() {
+    if (subsystem_.undelivered().none() || std::chrono::steady_clock::now() >= deadline_) return loop_.stop();
+    timer_.expires_after(std::chrono::milliseconds(20));
+    timer_.async_wait([this](const asio::error_code&) { step(); });
+  }
+
+  asio::io_context& loop_;
+  const Subsystem& subsystem_;
+  asio::steady_timer timer_;
+  std::chrono::steady_clock::time_point deadline_;
+};
+
 int run(const Options& options) {
   // A host that may connect to a service must not be able to take its place.
   Allowed allowed{.to_listen = AllowList(AllowList::Empty::nothing)};
@@ -124,18 +151,29 @@ int run(const Options& options) {
                        .lease = std::chrono::seconds(options.lease),
                        .tls = std::move(tls),
                        .log = log});
-  const auto listener = TargetListener::open(loop, subsystem, options.listen, log);
+  auto listener = TargetListener::open(loop, subsystem, options.listen, log);
   if (!listener) return failed(listener.error());
   if (const auto dropped = drop_privileges(options); !dropped) return failed(dropped.error());
 
   asio::signal_set signals(loop, SIGTERM, SIGINT);
+  Shutdown shutdown(loop, subsystem);
   signals.async_wait([&](const asio::error_code& cancelled, int) {
-    if (!cancelled) loop.stop();
+    if (cancelled) return;
+    signals.async_wait([&](const asio::error_code& also_cancelled, int) {
+      if (!also_cancelled) loop.stop();
+    });
+    listener->reset();
+    subsystem.end_sessions();
+    shutdown.start();
   });
   std::printf("listening on %s, subsystem %s\n", (*listener)->text().c_str(), options.nqn.c_str());
   std::fflush(stdout);
   loop.run();
-  return 0;
+  const Undelivered left = subsystem.undelivered();
+  if (left.none()) return 0;
+  log(LogLevel::warning, std::to_string(left.bytes) + " bytes of " + std::to_string(left.connections) +
+                             " connections were not taken by their services: they are lost");
+  return 1;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "csd/v1/relay_firmware.hpp"
+#include "libnvsock/base/reset_on_close.hpp"
 #include "libnvsock/base/socket_error.hpp"
 #include "libnvsock/relay/v1.hpp"
 
@@ -20,10 +21,9 @@ constexpr int batch = 256;
 }  // namespace
 
 Relay::Relay(RelayFirmware& firmware, uint32_t descriptor, int fd)
-    : firmware_(firmware),
-      descriptor_(descriptor),
-      socket_(firmware.loop(), fd),
-      writable_(firmware.loop()) {}
+    : firmware_(firmware), descriptor_(descriptor), socket_(firmware.loop(), fd), writable_(firmware.loop()) {
+  reset_on_close(fd, true);
+}
 
 void Relay::connect(const sockaddr_in& address, Command& open) {
   opening_ = &open;
@@ -172,8 +172,9 @@ void Relay::fail_writes(int error) {
   }
 }
 
-void Relay::close() {
+void Relay::close(bool in_order) {
   closed_ = true;
+  if (in_order && writes_.empty()) reset_on_close(socket_.native_handle(), false);
   if (opening_ != nullptr) firmware_.complete(*std::exchange(opening_, nullptr), status::internal_error);
   if (!lost_) end_reads(0);
   fail_writes(ECONNABORTED);

@@ -27,8 +27,9 @@ class Relay final : public std::enable_shared_from_this<Relay>, private Writable
   void await_readable();  // if reads are left that found nothing
   void send_writes();
   bool writes_pending() const { return !writes_.empty(); }
-  // Ends the relay: waiting reads complete with end of stream, unsent writes fail.
-  void close();
+  // Ends the relay: waiting reads complete with end of stream, unsent writes fail. The peer sees the end if
+  // it is `in_order` and no write is left, otherwise a reset.
+  void close(bool in_order);
 
   bool touched = false;  // listed by the firmware for serve_reads()
 

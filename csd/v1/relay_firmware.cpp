@@ -48,7 +48,7 @@ RelayFirmware::RelayFirmware(asio::io_context& loop, const DriveOptions& options
 
 RelayFirmware::~RelayFirmware() {
   for (const auto& relay : relays_) {
-    if (relay) relay->close();
+    if (relay) relay->close(false);
   }
 }
 
@@ -129,7 +129,7 @@ void RelayFirmware::opened(Relay& relay, Command& open, int error) {
   if (error == 0) {
     complete(open, status::success);
   } else {
-    relay.close();
+    relay.close(false);
     *std::find_if(relays_.begin(), relays_.end(), [&](const auto& held) { return held.get() == &relay; }) =
         nullptr;
     refuse_open(open, error);
@@ -145,7 +145,7 @@ std::shared_ptr<Relay> RelayFirmware::find(uint32_t descriptor) const {
 void RelayFirmware::close(Command& command) {
   if (const std::shared_ptr<Relay> relay = find(command.cdw13)) {
     relays_[command.cdw13] = nullptr;
-    relay->close();
+    relay->close(true);
   }
   complete(command, status::success);  // closing twice succeeds
 }

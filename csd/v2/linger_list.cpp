@@ -24,6 +24,12 @@ void LingerList::leave(LingerAccount& account) {
   if (account.streams > 0) ++left_;
 }
 
+Delivery LingerList::delivery() const {
+  Delivery delivery{.waiting = {}, .given_up = given_up_};
+  streams_.for_each([&](const SessionStream& stream) { delivery.waiting.add(stream.queued()); });
+  return delivery;
+}
+
 void LingerList::settled(Channel& channel) {
   if (channel.done()) remove(static_cast<SessionStream&>(channel));
 }
@@ -37,7 +43,7 @@ void LingerList::remove(SessionStream& stream) {
 
 void LingerList::expire() {
   while (!streams_.empty() && streams_.front().linger_until <= clock_.now()) {
-    streams_.front().abort();
+    given_up_.add(streams_.front().queued());
     remove(streams_.front());
   }
   armed_ = !streams_.empty();

@@ -10,6 +10,7 @@
 
 #include "csd/v2/session_stream.hpp"
 #include "libnvsock/base/clock.hpp"
+#include "libnvsock/base/undelivered.hpp"
 
 namespace nvsock::csd {
 
@@ -32,6 +33,7 @@ class LingerList final : private StreamOwner {
   void leave(LingerAccount& account);
   // Accounts whose sessions are over and that hold streams.
   size_t left() const { return left_; }
+  Delivery delivery() const;
 
  private:
   void list_control(Channel&) override {}
@@ -48,6 +50,7 @@ class LingerList final : private StreamOwner {
   bool armed_ = false;
   List<SessionStream> streams_;  // oldest first; owns them
   size_t left_ = 0;
+  Undelivered given_up_;
   relay_v2::Counters unread_;
 };
 

@@ -67,16 +67,20 @@ Clock::TimePoint Session::lease_end() const {
   return (waits ? around_.clock.now() : used_) + around_.options.lease;
 }
 
+Undelivered Session::undelivered() const {
+  Undelivered left;
+  for (const auto& [number, channel] : numbers_) {
+    if (const SessionStream* const stream = channel->as_stream()) left.add(stream->queued());
+  }
+  return left;
+}
+
 void Session::end(End how) {
   for (auto& [number, channel] : numbers_) {
     SessionStream* const stream = channel->as_stream();
-    if (stream == nullptr) continue;
-    if (how == End::abort) {
-      stream->abort();
-    } else {
-      static_cast<void>(channel.release());
-      around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
-    }
+    if (stream == nullptr || how == End::abort) continue;
+    static_cast<void>(channel.release());
+    around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
   }
   numbers_.clear();
   for (Waiting& slot : waiting_) {
@@ -226,13 +230,9 @@ bool Session::listen(const Frame& frame) {
 void Session::reset(Channel& channel, int error) {
   const auto node = numbers_.extract(channel.number());
   SessionStream* const stream = node.mapped()->as_stream();
-  if (stream == nullptr) return;
-  if (error == 0) {
-    static_cast<void>(node.mapped().release());
-    around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
-  } else {
-    stream->abort();
-  }
+  if (stream == nullptr || error != 0) return;
+  static_cast<void>(node.mapped().release());
+  around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
 }
 
 // A stream that is over for the host counts no more, even while its service has not taken everything yet.
@@ -420,10 +420,7 @@ void Session::settled(Channel& channel) {
 }
 
 void Session::accept(SessionListener& listener, std::unique_ptr<Service> service) {
-  if (no_room() != 0 || next_of_drive_ == 0) {
-    service->reset_on_close();
-    return;
-  }
+  if (no_room() != 0 || next_of_drive_ == 0) return;
   const uint32_t number = next_of_drive_;
   next_of_drive_ += 2;  // 0 after the last
   auto stream =

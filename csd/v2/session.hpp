@@ -35,6 +35,7 @@ class Session final : private StreamOwner, private Acceptor {
   const relay_v2::SessionId& id() const { return id_; }
   uint32_t handle() const { return handle_; }
   uint64_t datagrams_dropped() const { return counters_.datagrams_dropped; }
+  Undelivered undelivered() const;  // of the streams it has
 
   // Section 5.1. False: the batch broke a rule; the command was completed, and the session must be ended.
   [[nodiscard]] bool tx(Command& command);

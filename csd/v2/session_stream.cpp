@@ -218,6 +218,7 @@ void SessionStream::drain() {
     return;
   }
   if (lingering_) {
+    service_->close_in_order();
     done_ = true;
   } else if (host_ended_) {
     end_sending();
@@ -278,11 +279,10 @@ bool SessionStream::linger(StreamOwner& owner) {
   lingering_ = true;
   done_ = false;  // until the queue is empty
   owner_ = &owner;
-  return service_ && open_ && !queue_.empty();
-}
-
-void SessionStream::abort() {
-  if (service_) service_->reset_on_close();
+  if (!service_) return false;
+  if (open_ && !queue_.empty()) return true;
+  service_->close_in_order();
+  return false;
 }
 
 // --- to the host ---

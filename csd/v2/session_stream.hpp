@@ -81,10 +81,9 @@ class SessionStream final : public Channel, public Link<SessionStream>, public S
   Read read_into(relay_v2::BatchWriter& batch, size_t quantum, std::span<uint8_t> scratch);
 
   // The host is through with the stream, in good order: nothing is read any more. True: bytes are left for
-  // the service, and `owner` is told when it took them.
+  // the service, and `owner` is told when it took them. False: the caller destroys the stream, and the
+  // service sees the end. A stream that is destroyed otherwise is a reset for its service.
   bool linger(StreamOwner& owner);
-  // The service shall see a reset. The caller destroys the stream.
-  void abort();
 
   bool is_datagram() const { return datagram_; }
   // A round of Session::expire_flows(): ends a flow of datagrams that carried none for `most` rounds before.

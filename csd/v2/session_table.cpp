@@ -165,6 +165,19 @@ uint64_t SessionTable::datagrams_dropped() const {
   return dropped;
 }
 
+Delivery SessionTable::delivery() const {
+  Delivery delivery = lingering_.delivery();
+  for (const auto& session : sessions_) delivery.waiting += session->undelivered();
+  return delivery;
+}
+
+void SessionTable::end_sessions() {
+  while (!sessions_.empty()) {
+    sessions_.back()->end(Session::End::abort);
+    erase(*sessions_.back());
+  }
+}
+
 // --- section 5 ---
 
 void SessionTable::tx(Command& command) {

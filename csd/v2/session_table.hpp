@@ -78,6 +78,10 @@ class SessionTable {
   // The handle of the session of this name; 0: there is none.
   uint32_t handle_of(const relay_v2::SessionId& id) const;
   uint64_t datagrams_dropped() const;  // by the sessions there are
+  Delivery delivery() const;
+  // The drive comes to an end: all sessions are over, as when their hosts had died. What hosts closed in good
+  // order before still lingers.
+  void end_sessions();
 
  private:
   void capabilities(Command& command);

@@ -46,6 +46,12 @@ class List {
     static_cast<Link<Node>&>(node).unlist();
     return node;
   }
+  // `visit` leaves the list as it is.
+  template <typename Visit>
+  void for_each(Visit visit) const {
+    for (const Link<Node>* link = ends_.after_; link != &ends_; link = link->after_)
+      visit(static_cast<const Node&>(*link));
+  }
   // REQUIRES: the node is in no list of this type.
   void push_back(Link<Node>& node) { node.insert_before(ends_); }
   void push_front(Link<Node>& node) { node.insert_before(*ends_.after_); }

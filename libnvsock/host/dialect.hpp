@@ -29,6 +29,7 @@ struct DialectCounters {
   unsigned in_flight_now = 0;  // commands submitted and not completed
   unsigned max_in_flight = 0;
   unsigned abandoned_now = 0;  // commands given up on: the drive never completed them
+  Undelivered lost{};          // of connections that were let go in good order, and never went to the drive
 };
 
 // Of a generation whose connections live in a session that a controller reset does not end.
@@ -61,6 +62,18 @@ class Dialect : public PortClient {
 
   // Nothing accepted is on its way any more: every stream that was let go is gone from here and the drive.
   virtual bool drained() const = 0;
+
+  // --- the end of the program, when every handle was dropped. Nothing is opened any more. ---
+
+  // What was accepted goes to the drive as before, but without a bound for each stream. Then the drive is
+  // told that this was all.
+  virtual void finish() = 0;
+  virtual bool finished() const { return drained(); }
+  // What was accepted and the drive does not have: of connections that were let go in good order.
+  virtual Undelivered undelivered() const = 0;
+  // What is left is dropped; its services see a reset where the dialect can tell it so.
+  virtual void give_up() = 0;
+
   virtual std::string_view name() const = 0;
   virtual unsigned max_streams() const = 0;  // the drive carries at a time
   virtual std::optional<SessionStatus> session_status() const { return std::nullopt; }

@@ -189,7 +189,29 @@ void DialectV1::drive_gone(int error) {
   if (std::exchange(lost_, true)) return;
   log(LogLevel::error, "the drive is gone (errno " + std::to_string(error) + "); every connection ends");
   for (auto& [id, stream] : streams_) {
-    if (!stream->broken()) stream->end(error);
+    if (stream->broken()) continue;
+    counters_.lost.add(stream->undelivered());
+    stream->end(error);
+  }
+}
+
+// --- the end of the program ---
+
+void DialectV1::finish() {
+  for (auto& [id, stream] : streams_) stream->finish();
+}
+
+Undelivered DialectV1::undelivered() const {
+  Undelivered left;
+  for (const auto& [id, stream] : streams_) left.add(stream->undelivered());
+  return left;
+}
+
+void DialectV1::give_up() {
+  std::vector<uint64_t> all;
+  for (const auto& [id, stream] : streams_) all.push_back(id);
+  for (const uint64_t id : all) {
+    if (StreamV1* stream = find(id)) stream->give_up();
   }
 }
 

@@ -44,6 +44,9 @@ class DialectV1 final : public Dialect, private CommandsV1::Owner, private Strea
 
   Result<StreamHandle> connect(const Endpoint& endpoint, StreamObserver* observer) override;
   bool drained() const override { return counters_.streams_now == 0; }
+  void finish() override;
+  Undelivered undelivered() const override;
+  void give_up() override;
   std::string_view name() const override { return "v1"; }
   unsigned max_streams() const override { return capacity_; }
   Stream* find_stream(uint64_t id) const override;

@@ -114,6 +114,34 @@ bool DialectV2::drained() const {
   return streams_.empty() && listeners_gone && session_->all_sent();
 }
 
+// --- the end of the program ---
+
+void DialectV2::finish() {
+  finishing_ = true;
+  for (auto& [key, stream] : streams_) stream->finish();
+  on_batch_end();
+}
+
+// A stream whose last frame has left is not here any more, but its bytes may be on their way.
+Undelivered DialectV2::undelivered() const {
+  Undelivered left;
+  for (const auto& [key, stream] : streams_) left.add(stream->undelivered());
+  std::unordered_map<uint32_t, uint64_t> of_gone;
+  session_->for_each_unconfirmed([&](const SessionV2::Sent& sent) {
+    if (find_number(sent.stream) == nullptr) of_gone[sent.stream] += sent.bytes;
+  });
+  for (const auto& [number, bytes] : of_gone) left.add(bytes);
+  return left;
+}
+
+void DialectV2::give_up() {
+  std::vector<uint64_t> all;
+  for (const auto& [key, stream] : streams_) all.push_back(key);
+  for (const uint64_t key : all) {
+    if (StreamV2* stream = find(key)) stream->give_up();  // which may be the end of it
+  }
+}
+
 // By the id that people see, which is not the key of a flow that was opened again.
 Stream* DialectV2::find_stream(uint64_t id) const {
   const auto found =
@@ -326,7 +354,7 @@ void DialectV2::on_batch_end() {
     }
     telling_.clear();
   }
-  session_->pump();
+  finishing_&& drained() ? session_->detach() : session_->pump();
 }
 
 }  // namespace nvsock

@@ -48,6 +48,10 @@ class DialectV2 final : public Dialect,
   Result<ListenerHandle> listen(const Endpoint& where, uint32_t backlog, ListenerObserver* observer) override;
   bool ask_counters(std::function<void(const DriveCounters&)> told) override;
   bool drained() const override;
+  void finish() override;
+  bool finished() const override { return drained() && session_->may_end(); }
+  Undelivered undelivered() const override;
+  void give_up() override;
   std::string_view name() const override { return "v2"; }
   unsigned max_streams() const override { return max_streams_; }
   std::optional<SessionStatus> session_status() const override {
@@ -125,6 +129,7 @@ class DialectV2 final : public Dialect,
   DriveCounters drive_counters_;  // that came with this batch
   bool counters_due_ = false;     // STAT waits for a batch
   bool counters_came_ = false;    // or will not come any more
+  bool finishing_ = false;
   std::unique_ptr<SessionV2> session_;
 };
 

@@ -115,6 +115,10 @@ bool SessionV2::all_sent() const {
   return std::ranges::all_of(tx_, [](const Slot& slot) { return slot.state == Slot::State::free; });
 }
 
+void SessionV2::for_each_unconfirmed(const std::function<void(const Sent&)>& visit) const {
+  for (const Slot& slot : tx_) std::ranges::for_each(slot.sent, visit);
+}
+
 void SessionV2::detach() {
   detaching_ = true;
   pump();

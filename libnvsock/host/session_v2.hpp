@@ -79,6 +79,10 @@ class SessionV2 {
   unsigned lost() const { return lost_; }
   // True when the drive has confirmed every batch.
   bool all_sent() const;
+  // The drive was told by detach(), or cannot be told now.
+  bool may_end() const { return link_ == Link::down ? !control_in_flight_ : link_ != Link::live; }
+  // What was sent, and may not have arrived.
+  void for_each_unconfirmed(const std::function<void(const Sent&)>& visit) const;
   // True when no command is with the drive.
   bool quiet() const { return in_flight_ == 0; }
 

@@ -253,7 +253,7 @@ void StreamV1::release() {
     case Phase::opening:
       return arm(shared_.connect_timeout, &StreamV1::abandon);
     case Phase::open:
-      if (unsent_ > 0) arm(shared_.drain_timeout, &StreamV1::drain_expired);
+      if (unsent_ > 0) arm(drain_bound(shared_.drain_timeout), &StreamV1::drain_expired);
       return close_when_sent();
     case Phase::closing:
       return;
@@ -277,6 +277,16 @@ void StreamV1::send_close() {
 void StreamV1::drain_expired() {
   log(LogLevel::warning, std::to_string(unsent_) + " bytes for " + peer_.text() +
                              " were not taken by the drive in time and are dropped");
+  give_up();
+}
+
+void StreamV1::finish() {
+  if (phase_ == Phase::open && released_ && !cut_) timer_->disarm();
+}
+
+void StreamV1::give_up() {
+  if (phase_ != Phase::open) return;
+  shared_.counters.lost.add(undelivered());
   queued_.clear();
   send_close();
 }

@@ -99,6 +99,10 @@ class StreamV1 final : public Stream {
   void tell();
   // Released, and nothing is with the drive any more: to be deleted.
   bool done() const { return released_ && phase_ == Phase::closed; }
+  // The end of the program, as Dialect has it.
+  void finish();
+  void give_up();
+  uint64_t undelivered() const { return released_ && !cut_ ? unsent_ : 0; }
   // Sends as many reads as are wanted and find room.
   void fetch();
 

@@ -335,6 +335,7 @@ bool StreamV2::outlives_session(int error) {
     fall_asleep();
     owner().list_changed(*this);
   } else {
+    shared_.counters.lost.add(undelivered());
     break_off(error);
   }
   return false;
@@ -350,6 +351,7 @@ void StreamV2::break_off(int error) {
 void StreamV2::release() {
   observer_ = nullptr;
   released_ = true;
+  if (cut_ && reset_with_ == 0) reset_with_ = ECONNABORTED;  // behind what is queued
   received_.clear();
   if (datagrams_) datagrams_->received.clear();
   const bool flow_to_come = phase_ == Phase::unsent && has_queued();
@@ -357,7 +359,7 @@ void StreamV2::release() {
     return owner().destroy(*this);
   if (has_queued()) {
     timer_ = shared_.clock.make_timer();
-    timer_->arm(shared_.drain_timeout, [this] { drain_expired(); });
+    timer_->arm(drain_bound(shared_.drain_timeout), [this] { drain_expired(); });
   }
   want_to_send();
 }
@@ -382,6 +384,15 @@ void StreamV2::connect_expired() {
 void StreamV2::drain_expired() {
   log(LogLevel::warning, std::to_string(queued_.bytes()) + " bytes for " + peer_.text() +
                              " were not taken by the service in time and are dropped");
+  give_up();
+}
+
+void StreamV2::finish() {
+  if (released_ && !cut_) timer_.reset();
+}
+
+void StreamV2::give_up() {
+  shared_.counters.lost.add(undelivered());
   drop_queued();
   if (phase_ == Phase::unsent) return owner().destroy(*this);  // a flow that the drive never heard of
   reset_with_ = ECONNABORTED;  // the service shall not take what it has for all there was

@@ -105,6 +105,11 @@ class StreamV2 final : public Stream {
   // Released, and nothing is left to send or to come: to be deleted.
   bool done() const { return released_ && phase_ == Phase::closed; }
 
+  // The end of the program, as Dialect has it.
+  void finish();
+  void give_up();
+  uint64_t undelivered() const { return released_ && !cut_ ? unsent_ : 0; }
+
  private:
   enum class Phase : uint8_t {
     // By the constructor and wake_up(). OPEN waits for a batch, the stream stands in line. The drive has not

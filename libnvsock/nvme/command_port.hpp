@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "libnvsock/base/undelivered.hpp"
 #include "libnvsock/nvme/command.hpp"
 
 namespace nvsock {
@@ -53,6 +54,8 @@ class CommandPort {
   virtual std::string describe() const = 0;  // "emulated drive", "ioctl passthrough"
   // What it has done wrong on purpose, "resets 3, lost 0, ..."; empty: that is not its purpose.
   virtual std::string faults_text() const { return {}; }
+  // Of a drive that lives in this process and ends with it. Others keep what they have taken.
+  virtual Delivery delivery() const { return {}; }
 
  protected:
   PortClient* client_ = nullptr;

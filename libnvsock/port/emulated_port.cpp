@@ -43,6 +43,7 @@ class EmulatedPort final : public FallibleDrive, private csd::CompletionQueue {
   }
 
   std::string describe() const override { return "emulated drive"; }
+  Delivery delivery() const override { return drive_ ? drive_->delivery() : Delivery{}; }
 
  private:
   void post(Command& command) override { completed_.push(command); }

@@ -92,6 +92,7 @@ class FaultPort : public CommandPort {
   PortTraits traits() const override;
   std::string describe() const override { return drive_->describe() + " with faults"; }
   std::string faults_text() const override;
+  Delivery delivery() const override { return drive_->delivery(); }
 
   const FaultCounters& counters() const { return counters_; }
   size_t in_flight() const { return trips_.size(); }

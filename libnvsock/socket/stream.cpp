@@ -82,6 +82,11 @@ short Stream::poll_events() const {
   return static_cast<short>(events);
 }
 
+std::chrono::seconds Stream::drain_bound(std::chrono::seconds drain_timeout) const {
+  constexpr std::chrono::seconds for_cut{5};
+  return cut_ ? std::min(drain_timeout, for_cut) : drain_timeout;
+}
+
 void Stream::drop_queued() {
   queued_.clear();
   if (datagrams_) datagrams_->queued.clear();

@@ -100,6 +100,10 @@ class Stream {
   // can tell it so. What was accepted and not sent is dropped.
   virtual void abort(int code) = 0;  // the observer is told, and may let go of the stream
 
+  // Dropping the handle will be the end of the program, not of the connection: after what was accepted, which
+  // goes within a few seconds or not at all, the service sees a reset where the dialect can tell it so.
+  void cut_on_release() { cut_ = true; }
+
   // From now on this observer is told; null: nobody.
   void observe(StreamObserver* observer) { observer_ = observer; }
 
@@ -145,6 +149,9 @@ class Stream {
   virtual void release() = 0;
   virtual BufferRef take_page() = 0;
 
+  // The bound for accepted bytes after release(). Of a stream that is cut nobody was promised anything.
+  std::chrono::seconds drain_bound(std::chrono::seconds drain_timeout) const;
+
   bool has_queued() const { return datagrams_ ? !datagrams_->queued.empty() : !queued_.empty(); }
   void drop_queued();
   void fail(int code);  // ends both directions with `code` pending
@@ -159,6 +166,7 @@ class Stream {
   bool receive_ended_ = false;
   bool send_ended_ = false;
   bool broken_ = false;
+  bool cut_ = false;
   int error_ = 0;
   SliceQueue received_;
   SliceQueue queued_;  // accepted, not handed to the drive

@@ -8,6 +8,7 @@
 #include <asio/post.hpp>
 #include <utility>
 
+#include "libnvsock/base/reset_on_close.hpp"
 #include "libnvsock/base/socket_error.hpp"
 
 namespace nvsock {
@@ -41,6 +42,7 @@ void StreamSplice::connect(const Endpoint& service) {
   socket_.assign(fd);
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  reset_on_close(fd, true);
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0) return connected(0);
   if (errno != EINPROGRESS) return end(errno);
   timer_->arm(connect_timeout, [this] { end(ETIMEDOUT); });
@@ -191,10 +193,7 @@ void StreamSplice::close(int error) {
   block_ = {};
   writable_.stop();
   if (!socket_.is_open()) return;
-  if (error != 0) {
-    const linger at_once{.l_onoff = 1, .l_linger = 0};
-    setsockopt(socket_.native_handle(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-  }
+  if (error == 0) reset_on_close(socket_.native_handle(), false);
   asio::error_code ignored;
   socket_.close(ignored);
 }

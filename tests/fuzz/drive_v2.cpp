@@ -76,7 +76,7 @@ class FuzzService final : public csd::Service {
     check(!std::exchange(model_->awaits_writable, true), "so is writability");
   }
   void shut_down_sending() override { check(!std::exchange(model_->shut_down, true), "an end is told once"); }
-  void reset_on_close() override {}
+  void close_in_order() override {}
   relay_v2::Opened addresses() const override { return {}; }
 
   const std::shared_ptr<Model>& model() const { return model_; }

@@ -33,7 +33,7 @@ class NoServices final : public csd::ServiceFactory {
     void await_readable() override {}
     void await_writable() override {}
     void shut_down_sending() override {}
-    void reset_on_close() override {}
+    void close_in_order() override {}
     relay_v2::Opened addresses() const override { return {}; }
   };
   std::unique_ptr<csd::Service> connect(csd::Client, const relay_v2::Target&,

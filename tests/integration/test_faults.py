@@ -176,7 +176,7 @@ class Loss(CsdTest):
         self.everything_ends(errno.ECONNRESET)
         self.assertLess(time.monotonic() - started, 3 * SLOW)
         self.new_connections_work()
-        self.services_see(None)  # as of a process that ended
+        self.services_see(errno.ECONNRESET)  # not an end, which their peers had not sent
         self.assertEqual(faults(self.drive)["restarts"], 1)
 
     def test_drive_is_gone_for_longer_than_the_lease(self):

@@ -56,7 +56,7 @@ class FlowService final : public csd::Service {
   void await_readable() override;
   void await_writable() override;
   void shut_down_sending() override { story_.violation("a flow is shut down"); }
-  void reset_on_close() override {}
+  void close_in_order() override {}
   relay_v2::Opened addresses() const override { return {}; }
 
  private:

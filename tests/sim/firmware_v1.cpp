@@ -464,6 +464,7 @@ void FirmwareV1::lost_connection(Relay& relay) {
 void FirmwareV1::close(Command& command) {
   if (Relay* relay = relay_of(command)) {
     if (!relay->lost) end_reads(*relay, status::success);
+    relay->service->close_in_order();
     table_[relay->descriptor - habits_.first_descriptor].reset();
   }
   complete(command, status::success);  // closing twice succeeds

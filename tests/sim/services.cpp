@@ -83,7 +83,7 @@ class SimService final : public csd::Service {
     record_.saw_end = true;
     move_later();
   }
-  void reset_on_close() override { record_.close_reset = true; }
+  void close_in_order() override { record_.close_reset = false; }
 
   relay_v2::Opened addresses() const override {
     relay_v2::Opened opened;

@@ -42,7 +42,7 @@ struct Record {
   bool end_given = false;
   bool saw_end = false;  // the drive ended its direction
   bool reset = false;    // by the program
-  bool closed = false, close_reset = false;
+  bool closed = false, close_reset = true;
   Clock::TimePoint closed_at{};
 };
 

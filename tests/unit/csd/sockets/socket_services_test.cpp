@@ -177,14 +177,31 @@ TEST_F(SocketServicesTest, the_factory_may_go_while_a_name_is_looked_up) {
   loop.run_for(std::chrono::milliseconds(50));
 }
 
-TEST_F(SocketServicesTest, reset_on_close_resets) {
+TEST_F(SocketServicesTest, closing_resets_unless_it_is_in_order) {
   auto listener = listen("127.0.0.1");
-  auto client = connect("127.0.0.1", port_of(listener->address()));
-  ASSERT_TRUE(run_until([&] { return !gate.accepted.empty(); }));
-  gate.accepted[0]->reset_on_close();
-  gate.accepted.clear();
-  receive(*client);
-  EXPECT_EQ(result, -ECONNRESET);
+  for (const bool in_order : {false, true}) {
+    gate.accepted.clear();
+    auto client = connect("127.0.0.1", port_of(listener->address()));
+    ASSERT_TRUE(run_until([&] { return !gate.accepted.empty(); }));
+    if (in_order) gate.accepted[0]->close_in_order();
+    gate.accepted.clear();
+    receive(*client);
+    EXPECT_EQ(result, in_order ? 0 : -ECONNRESET);
+  }
+}
+
+TEST_F(SocketServicesTest, a_connection_that_was_made_resets_too_unless_it_is_in_order) {
+  auto listener = listen("127.0.0.1");
+  for (const bool in_order : {false, true}) {
+    gate.accepted.clear();
+    auto client = connect("127.0.0.1", port_of(listener->address()));
+    ASSERT_TRUE(run_until([&] { return !gate.accepted.empty(); }));
+    services->observe(*gate.accepted[0], watcher);
+    if (in_order) client->close_in_order();
+    client.reset();
+    receive(*gate.accepted[0]);
+    EXPECT_EQ(result, in_order ? 0 : -ECONNRESET);
+  }
 }
 
 TEST_F(SocketServicesTest, a_full_socket_tells_when_there_is_room) {

@@ -113,7 +113,10 @@ struct ServiceModel {
 class FakeService final : public csd::Service {
  public:
   explicit FakeService(std::shared_ptr<ServiceModel> shared) : model(std::move(shared)) {}
-  ~FakeService() override { model->closed = true; }
+  ~FakeService() override {
+    model->closed = true;
+    model->reset = !in_order_;
+  }
 
   ssize_t receive(std::span<uint8_t> into, bool& datagram) override {
     ++model->receives;
@@ -160,10 +163,13 @@ class FakeService final : public csd::Service {
     EXPECT_FALSE(model->shut_down);
     model->shut_down = true;
   }
-  void reset_on_close() override { model->reset = true; }
+  void close_in_order() override { in_order_ = true; }
   relay_v2::Opened addresses() const override { return {}; }
 
   const std::shared_ptr<ServiceModel> model;
+
+ private:
+  bool in_order_ = false;
 };
 
 struct ListenerModel {

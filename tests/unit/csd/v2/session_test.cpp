@@ -677,6 +677,38 @@ TEST_F(SessionTest, lingering_has_an_end) {
   EXPECT_TRUE(service.reset);
 }
 
+TEST_F(SessionTest, what_services_have_not_taken_is_counted) {
+  ServiceModel& service = open();
+  service.room = 2;
+  send(Frames().data(1, "never"));
+  EXPECT_EQ(table->delivery().waiting.bytes, 3u);
+  EXPECT_EQ(table->delivery().waiting.connections, 1u);
+  send(Frames().reset(1));
+  EXPECT_EQ(table->delivery().waiting.bytes, 3u) << "also when it lingers";
+  service.make_room(1);
+  EXPECT_EQ(table->delivery().waiting.bytes, 2u);
+  EXPECT_TRUE(table->delivery().given_up.none());
+  clock.advance(31s);
+  EXPECT_TRUE(table->delivery().waiting.none());
+  EXPECT_EQ(table->delivery().given_up.bytes, 2u);
+  EXPECT_EQ(table->delivery().given_up.connections, 1u);
+}
+
+TEST_F(SessionTest, the_end_of_the_drive_resets_all_but_what_lingers) {
+  ServiceModel& lingering = open();
+  lingering.room = 0;
+  send(Frames().data(1, "late").reset(1));
+  ServiceModel& busy = open();
+  table->end_sessions();
+  EXPECT_TRUE(busy.closed);
+  EXPECT_TRUE(busy.reset);
+  EXPECT_FALSE(lingering.closed);
+  lingering.make_room(100);
+  EXPECT_TRUE(lingering.closed);
+  EXPECT_FALSE(lingering.reset);
+  EXPECT_EQ(lingering.received(), "late");
+}
+
 TEST_F(SessionTest, what_lingers_is_not_given_up_for_more) {
   constexpr unsigned count = 1300;
   options.max_streams = count;
