@@ -46,7 +46,7 @@ constexpr int last_requests = 32768;
 }  // namespace
 
 KernelMount::KernelMount(asio::io_context& loop, Filesystem& filesystem)
-    : loop_(loop), filesystem_(filesystem), kernel_(loop), buffers_(request_size, kept_buffers, skew) {}
+    : filesystem_(filesystem), kernel_(loop), buffers_(request_size, kept_buffers, skew) {}
 
 KernelMount::~KernelMount() {
   unmount();

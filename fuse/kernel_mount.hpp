@@ -41,7 +41,6 @@ class KernelMount {
   void serve_requests();
   bool serve_request();
 
-  asio::io_context& loop_;
   Filesystem& filesystem_;
   fuse_session* session_ = nullptr;
   bool mounted_ = false;

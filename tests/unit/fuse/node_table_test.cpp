@@ -19,6 +19,14 @@ constexpr FixedFile rows[] = {{"tcp", tcp, S_IFDIR | 0755, nullptr, nvsock::Sock
                               {"ctl", 4, S_IFREG | 0600, nullptr},
                               {"udp", udp, S_IFDIR | 0755, nullptr, nvsock::SocketType::datagram}};
 
+// That names and numbers are one's own is checked where the rows are.
+TEST(FixedFiles, files_have_an_opener_and_directories_none) {
+  for (const FixedFile& row : fixed_files()) {
+    EXPECT_EQ(row.open == nullptr, row.is_directory()) << row.name;
+    EXPECT_NE(S_ISREG(row.mode), row.is_directory()) << row.name;
+  }
+}
+
 class NodeTableTest : public ::testing::Test {
  protected:
   const Node* look_up(fuse_ino_t parent, std::string_view name) {
