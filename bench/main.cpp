@@ -141,7 +141,7 @@ Done keep(const std::string& path, const std::string& json) {
   return std::monostate{};
 }
 
-Result<void> run_streams(const Options& options) {
+Result<bool> run_streams(const Options& options) {
   const auto rows = measure_many(options.csdfs, options.streams);
   if (!rows) return rows.error();
   std::printf(
@@ -150,10 +150,10 @@ Result<void> run_streams(const Options& options) {
       "%s",
       table_of(*rows).c_str());
   if (const auto kept = keep(options.json, json_of(*rows)); !kept) return kept.error();
-  return {};
+  return true;
 }
 
-Result<void> run(const Options& options) {
+Result<bool> run(const Options& options) {
   if (const auto held = hold_signals(); !held) return held.error();
   if (options.plan.only == "streams") return run_streams(options);
   Started started;
