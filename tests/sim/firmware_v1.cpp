@@ -6,6 +6,7 @@
 #include <string>
 
 #include "libnvsock/base/number.hpp"
+#include "libnvsock/host/commands_v1.hpp"
 #include "libnvsock/relay/v1.hpp"
 
 namespace nvsock::sim {
@@ -84,7 +85,10 @@ FirmwareV1::FirmwareV1(VirtualClock& clock, Random random, Story& story, SimServ
               habits_.loses_reads ? "are lost" : "fail");
 }
 
-FirmwareV1::~FirmwareV1() = default;
+// What the host has left to the drive for good ends with the drive. REQUIRES: the dialect is gone.
+FirmwareV1::~FirmwareV1() {
+  for (const auto& [command, held] : held_) delete static_cast<CommandV1*>(const_cast<Command*>(command));
+}
 
 unsigned FirmwareV1::connections() const {
   return static_cast<unsigned>(

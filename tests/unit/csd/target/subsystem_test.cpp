@@ -147,12 +147,12 @@ class SubsystemTest : public ::testing::Test {
   }
 
   std::vector<std::string> logged;
-  std::vector<std::unique_ptr<HostEnd>> held;
   test::ManualClock clock;
   asio::io_context loop;  // holds connections, and they timers
   test::FakeServices services;
   std::unique_ptr<Namespace> storage;
   Subsystem subsystem;
+  std::vector<std::unique_ptr<HostEnd>> held;  // last: their connections are the loop's
 };
 
 TEST_F(SubsystemTest, a_connection_has_10_s_for_its_connect) {
