@@ -37,6 +37,7 @@ class Fixture(CsdTest):
         cls.folder = tempfile.mkdtemp(prefix="csdt-")
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         shared = Shared(cls)
+        cls.drive = Mount(shared)  # ends last: a server that does not read would leave bytes undelivered, which it tells
         cls.server = Server(shared, obey)
         cls.server6 = Server(shared, obey, address="::1")
         keeper = socket.socket()  # bound and no more, so nobody listens there
@@ -44,7 +45,6 @@ class Fixture(CsdTest):
         keeper.bind(("127.0.0.1", 0))
         cls.refused = port_of(keeper)
         cls.stalled = port_of(full_listener(shared))  # neither accepts nor refuses
-        cls.drive = Mount(shared)
 
     def environment(self, **more):
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("NVSOCK_", "LD_PRELOAD"))}
