@@ -41,6 +41,10 @@ constexpr int key_publish = 1;
 #define TEXT(text, member) \
   { text, offsetof(Parsed, member), 0 }
 
+// FUSE_OPT_KEY, whose conversion clang warns of.
+#define KEY(text, key) \
+  { text, static_cast<unsigned long>(-1U), key }
+
 const fuse_opt specification[] = {
     FLAG("-f", foreground),
     FLAG("-v", verbose),
@@ -53,23 +57,24 @@ const fuse_opt specification[] = {
     TEXT("connect_timeout=%s", connect_timeout),
     TEXT("drain_timeout=%s", drain_timeout),
     TEXT("busy_poll=%s", busy_poll),
-    FUSE_OPT_KEY("publish=", key_publish),
+    KEY("publish=", key_publish),
     // For mount(8) and its table, not for the file system.
-    FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("nouser", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("users", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("owner", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("group", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("nofail", FUSE_OPT_KEY_DISCARD),
-    FUSE_OPT_KEY("_netdev", FUSE_OPT_KEY_DISCARD),
+    KEY("auto", FUSE_OPT_KEY_DISCARD),
+    KEY("noauto", FUSE_OPT_KEY_DISCARD),
+    KEY("user", FUSE_OPT_KEY_DISCARD),
+    KEY("nouser", FUSE_OPT_KEY_DISCARD),
+    KEY("users", FUSE_OPT_KEY_DISCARD),
+    KEY("owner", FUSE_OPT_KEY_DISCARD),
+    KEY("group", FUSE_OPT_KEY_DISCARD),
+    KEY("defaults", FUSE_OPT_KEY_DISCARD),
+    KEY("nofail", FUSE_OPT_KEY_DISCARD),
+    KEY("_netdev", FUSE_OPT_KEY_DISCARD),
     FUSE_OPT_END,
 };
 
 #undef FLAG
 #undef TEXT
+#undef KEY
 
 // Keeps what is libfuse's, takes the two names, drops the x- options of systemd and mount(8).
 int take(void* data, const char* argument, int key, fuse_args*) {
