@@ -83,7 +83,7 @@ short Stream::poll_events() const {
 }
 
 std::chrono::seconds Stream::drain_bound(std::chrono::seconds drain_timeout) const {
-  constexpr std::chrono::seconds for_cut{5};
+  constexpr std::chrono::seconds for_cut{4};
   return cut_ ? std::min(drain_timeout, for_cut) : drain_timeout;
 }
 
