@@ -11,7 +11,7 @@ using Clock = std::chrono::steady_clock;
 
 // When nothing is left that anybody was promised. A terminal's Ctrl-C and a service manager's stop should not
 // take longer.
-constexpr auto farewell = 1s;   // for telling the drive that this was all
+constexpr auto farewell = 1s;       // for telling the drive that this was all
 constexpr auto cut_limit = 4500ms;  // for connections that programs had open (Stream::cut_on_release)
 
 constexpr auto longest_step = 20ms;
