@@ -261,6 +261,7 @@ class Background(CsdTest):
         self.addCleanup(starter.wait)
         eventually(lambda: len(self.daemons(directory)) == 2)
         starter.kill()
+        starter.wait()  # a starter that is only dying still takes the word that the mount works
         target.process.send_signal(signal.SIGCONT)
         eventually(lambda: not self.daemons(directory), 10)
         self.assertFalse(is_mounted(directory))

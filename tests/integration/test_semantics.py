@@ -298,8 +298,11 @@ class Semantics:
         peer.sock.sendall(b"hello")
         self.assertEqual(Call(os.read, end.fd, 100).result(2), b"hello")
         self.assertTrue(writer.is_alive())
-        Call(peer.drain)
+        drain = Call(peer.drain)
         writer.result(20)
+        end.close()
+        drain.result(20)
+        self.assertEqual(peer.received, 32 * MIB)
 
     def test_both_directions_at_full_speed_do_not_deadlock(self):
         size = int(16 * MIB * SCALE)
