@@ -17,30 +17,29 @@
 #include "csd/target/subsystem.hpp"
 #include "libnvsock/base/accept_loop.hpp"
 #include "libnvsock/base/result.hpp"
+#include "libnvsock/socket/listening_socket.hpp"
 
 namespace nvsock::csd {
 
 class TargetListener {
  public:
-  // `address`: ADDRESS:PORT (port 0: any that is free), unix:PATH, whose socket is made, or vsock:CID:PORT,
-  // with CID a number or "any".
+  // `address` as ListeningSocket has it.
   static Result<std::unique_ptr<TargetListener>> open(asio::io_context& loop, Subsystem& subsystem,
                                                       std::string_view address, const Log& log);
   ~TargetListener();  // ends all connections
   TargetListener(const TargetListener&) = delete;
   TargetListener& operator=(const TargetListener&) = delete;
 
-  const std::string& text() const { return text_; }  // the address, with the port that was chosen
+  const std::string& text() const { return socket_.text(); }  // the address, with the port that was chosen
 
  private:
-  TargetListener(asio::io_context& loop, Subsystem& subsystem, int fd, const Log& log);
+  TargetListener(asio::io_context& loop, Subsystem& subsystem, ListeningSocket socket, const Log& log);
   void add(int fd, Peer peer);
   void make_place(const std::string& origin);
 
   Subsystem& subsystem_;
   const Log& log_;
-  std::string text_;
-  std::string unix_path_;  // to be removed
+  ListeningSocket socket_;
   std::vector<std::weak_ptr<NvmeConnection>> connections_;
   AcceptLoop accepting_;
 };
