@@ -71,6 +71,7 @@ class StreamV1 final : public Stream {
   StreamV1(const StreamOwnerV1::Shared& shared, uint64_t id, const Endpoint& peer, StreamObserver* observer);
 
   void abort(int code) override;
+  bool half_closes() const override { return false; }
 
   // --- for the owner alone ---
 

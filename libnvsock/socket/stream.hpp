@@ -95,6 +95,7 @@ class Stream {
   // peer learns of it with the close (first generation).
   void shutdown_write();
   void shutdown_read();
+  virtual bool half_closes() const { return true; }  // the peer learns of shutdown_write() at once
 
   // Ends the connection at once with `code` pending here, and as a reset for the service where the dialect
   // can tell it so. What was accepted and not sent is dropped.

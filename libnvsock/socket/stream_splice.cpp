@@ -39,14 +39,23 @@ void StreamSplice::connect(const Endpoint& service) {
   const socklen_t size = service.to_sockaddr(address);
   const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return end(errno);
-  socket_.assign(fd);
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  reset_on_close(fd, true);
+  assign(fd);
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0) return connected(0);
   if (errno != EINPROGRESS) return end(errno);
   timer_->arm(connect_timeout, [this] { end(ETIMEDOUT); });
   await_writable();
+}
+
+void StreamSplice::join(int fd) {
+  assign(fd);
+  connected(0);
+}
+
+void StreamSplice::assign(int fd) {
+  socket_.assign(fd);
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // where it is TCP
+  reset_on_close(fd, true);
 }
 
 void StreamSplice::on_writable() {
@@ -112,6 +121,7 @@ bool StreamSplice::move_to_socket() {
     }
     if (sent >= 0) {
       stream_->consume(static_cast<size_t>(sent));
+      if (service_ended_) await_quiet();
     } else if (errno != EINTR) {
       end(errno == EPIPE ? ECONNRESET : errno);
       return false;
@@ -138,6 +148,7 @@ bool StreamSplice::move_from_socket() {
     } else if (received == 0) {
       service_ended_ = true;
       stream_->shutdown_write();
+      await_quiet();
     } else if (errno == EAGAIN) {
       await_readable();
     } else if (errno != EINTR) {
@@ -156,6 +167,10 @@ void StreamSplice::await_readable() {
                        self->awaiting_readable_ = false;
                        if (!cancelled && !self->over_) self->move();
                      });
+}
+
+void StreamSplice::await_quiet() {
+  if (!stream_->half_closes()) timer_->arm(quiet_after_end, [this] { end(0); });
 }
 
 void StreamSplice::await_writable() {
@@ -185,6 +200,7 @@ void StreamSplice::abort() {
 
 void StreamSplice::close(int error) {
   timer_->disarm();
+  const bool in_order = error == 0 && over();
   if (stream_) {
     stream_->observe(nullptr);
     if (error != 0) stream_->abort(error);
@@ -193,7 +209,7 @@ void StreamSplice::close(int error) {
   block_ = {};
   writable_.stop();
   if (!socket_.is_open()) return;
-  if (error == 0) reset_on_close(socket_.native_handle(), false);
+  if (in_order) reset_on_close(socket_.native_handle(), false);
   asio::error_code ignored;
   socket_.close(ignored);
 }
