@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,11 @@ const std::string help =
     "a\n"
     "                                  TCP service at ADDRESS:PORT of this host\n"
     "unpublish [HOST:]PORT             end that, and the connections made so\n"
+    "forward [no-rebind] SPEC          let connections to a port of this host reach one inside the drive; "
+    "SPEC is\n"
+    "                                  [BIND:]PORT:[HOST:]PORT, unix:/PATH:[HOST:]PORT or "
+    "vsock:PORT:[HOST:]PORT\n"
+    "unforward NAME                    end that, and the connections made so; NAME as in `forwards`\n"
     "close N                           end connection N of `connections`, as a reset\n";
 
 using Words = std::vector<std::string_view>;
@@ -69,13 +75,18 @@ class ControlFile final : public OpenFile {
   explicit ControlFile(MountedDrive& drive) : drive_(drive) {}
 
   void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
-    reply_text(request, help, size, offset, info);
+    if (!answer_) return reply_text(request, help, size, offset, info);
+    // Not by the offset, which the command's write has moved.
+    const std::string part = answer_->substr(0, size);
+    answer_->erase(0, part.size());
+    fuse_reply_buf(request, part.data(), part.size());
   }
 
   void write(fuse_req_t request, nvsock::Slice data, const fuse_file_info&) override {
     const std::string_view text(reinterpret_cast<const char*>(data.data), data.size);
     const std::string_view line = text.substr(0, text.find('\n'));
     const size_t taken = std::min(line.size() + 1, text.size());
+    answer_ = "";
     if (line.size() > longest_line) {
       return refuse(request, {EINVAL, "a command is longer than " + std::to_string(longest_line) + " bytes"});
     }
@@ -85,6 +96,11 @@ class ControlFile final : public OpenFile {
       return publish(request, taken, words);
     } else if (words.size() == 2 && words[0] == "unpublish") {
       done = unpublish(words[1]);
+    } else if ((words.size() == 2 || (words.size() == 3 && words[1] == "no-rebind")) &&
+               words[0] == "forward") {
+      done = forward(words.back(), words.size() == 2);
+    } else if (words.size() == 2 && words[0] == "unforward") {
+      done = unforward(words[1]);
     } else if (words.size() == 2 && words[0] == "close") {
       done = close_connection(words[1]);
     } else if (!words.empty()) {
@@ -97,6 +113,7 @@ class ControlFile final : public OpenFile {
  private:
   void refuse(fuse_req_t request, const Error& error) {
     drive_.mount().log.warn("ctl: {}", error.text);
+    answer_ = error.text + "\n";
     fuse_reply_err(request, error.code);
   }
 
@@ -119,6 +136,20 @@ class ControlFile final : public OpenFile {
     return Error{ENOENT, inside->text() + " inside the drive is not published"};
   }
 
+  Result<void> forward(std::string_view text, bool rebind) {
+    auto specs = nvsock::parse_forward(text);
+    if (!specs) return specs.error();
+    Result<std::string> listening = drive_.forwarder().add(std::move(*specs), rebind);
+    if (!listening) return listening.error();
+    answer_ = std::move(*listening);
+    return {};
+  }
+
+  Result<void> unforward(std::string_view name) {
+    if (drive_.forwarder().remove(name)) return {};
+    return Error{ENOENT, nvsock::quoted(name) + " leads nowhere; MOUNT/forwards has what does"};
+  }
+
   Result<void> close_connection(std::string_view text) {
     uint64_t id = 0;
     if (!nvsock::parse_number(text, id)) {
@@ -131,6 +162,8 @@ class ControlFile final : public OpenFile {
   }
 
   MountedDrive& drive_;
+  // What is unread of the answer to the last command through this descriptor; none: nothing was asked.
+  std::optional<std::string> answer_;
 };
 
 }  // namespace

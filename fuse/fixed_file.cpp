@@ -19,11 +19,16 @@ void open_published(MountedDrive& drive, fuse_req_t request, const fuse_file_inf
   open_text(drive.mount().files, request, text_of(drive.publisher().report()));
 }
 
+void open_forwards(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+  open_text(drive.mount().files, request, text_of(drive.forwarder().report()));
+}
+
 constexpr FixedFile rows[] = {
     {"tcp", 2, S_IFDIR | 0755, nullptr, nvsock::SocketType::stream},
     {"status", 3, S_IFREG | 0444, open_status},
     {"connections", 4, S_IFREG | 0444, open_connections},
     {"published", 7, S_IFREG | 0444, open_published},
+    {"forwards", 9, S_IFREG | 0444, open_forwards},
     {"ctl", 8, S_IFREG | 0600, open_control},
     {"udp", 5, S_IFDIR | 0755, nullptr, nvsock::SocketType::datagram},
 };

@@ -40,8 +40,8 @@ std::shared_ptr<spdlog::logger> make_log(bool foreground, bool verbose) {
   return log;
 }
 
-nvsock::Log library_log(std::shared_ptr<spdlog::logger> log) {
-  return [log = std::move(log)](nvsock::LogLevel level, const std::string& text) {
+nvsock::Log library_log(spdlog::logger& to) {
+  return [log = &to](nvsock::LogLevel level, const std::string& text) {
     switch (level) {
       case nvsock::LogLevel::debug:
         return log->debug(text);

@@ -12,6 +12,6 @@ namespace csdfs {
 
 // In front of a daemon::LogQueue, which goes with the last owner of the logger.
 std::shared_ptr<spdlog::logger> make_log(bool foreground, bool verbose);
-nvsock::Log library_log(std::shared_ptr<spdlog::logger> log);
+nvsock::Log library_log(spdlog::logger& to);  // which outlives it
 
 }  // namespace csdfs

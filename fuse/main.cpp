@@ -45,13 +45,13 @@ void allow_many_descriptors() {
 
 // CAP_SYS_ADMIN mounts and unmounts, sends vendor commands to /dev/nvmeN and enters the emulated drive's
 // network namespace for each of its sockets. The mountpoint may lie in a directory that only another user may
-// search, and is looked up at the end too. Without root, mounting and unmounting are the work of fusermount3,
-// a setuid program.
+// search, and is looked up at the end too. What leads into the drive, and in an emulated one what is
+// published there, may have low ports. Without root, mounting and unmounting are the work of fusermount3, a
+// setuid program.
 nvsock::Result<void> drop_privileges(const std::string& device) {
-  nvsock::daemon::Kept kept{.capabilities = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH},
+  nvsock::daemon::Kept kept{.capabilities = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE},
                             .setuid_programs = geteuid() != 0};
-  // Services published inside may have low ports; csd-target's socket may be another user's.
-  if (device.starts_with("emu:")) kept.capabilities.push_back(CAP_NET_BIND_SERVICE);
+  // csd-target's socket may be another user's.
   if (device.starts_with("unix:")) kept.capabilities.push_back(CAP_DAC_OVERRIDE);
   return nvsock::daemon::drop_privileges(kept);
 }
@@ -81,7 +81,7 @@ int run(const Options& options) {
   auto device = nvsock::Device::open(loop, options.device,
                                      {.connect_timeout = std::chrono::seconds(options.connect_timeout),
                                       .drain_timeout = std::chrono::seconds(options.drain_timeout),
-                                      .log = library_log(log)});
+                                      .log = library_log(*log)});
   if (!device) return failed(device.error());
 
   Filesystem filesystem(loop, *log);
@@ -127,6 +127,10 @@ int run(const Options& options) {
   for (const Publication& what : options.published) {
     const nvsock::Result<void> asked = drive.publisher().publish(what, {});
     if (!asked) return failed(asked.error());
+  }
+  for (const nvsock::ForwardSpec& what : options.forwards) {
+    const nvsock::Result<std::string> listening = drive.forwarder().add({what}, false);
+    if (!listening) return failed(listening.error());
   }
   const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());

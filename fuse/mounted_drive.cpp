@@ -8,7 +8,10 @@
 namespace csdfs {
 
 MountedDrive::MountedDrive(Mount& mount, nvsock::Device& device)
-    : mount_(mount), device_(device), publisher_(mount.loop, device, mount.log) {}
+    : mount_(mount),
+      device_(device),
+      publisher_(mount.loop, device, mount.log),
+      forwarder_(mount.loop, device, mount.log) {}
 
 MountedDrive::~MountedDrive() = default;
 
@@ -30,6 +33,7 @@ std::shared_ptr<StatusOpen> MountedDrive::take(StatusOpen& opening) {
 
 void MountedDrive::end() {
   publisher_.end();
+  forwarder_.end();
   while (!opening_.empty()) opening_.begin()->second->give_up_open();
   while (!status_opening_.empty()) status_opening_.begin()->second->mount_ends();
 }

@@ -1,6 +1,6 @@
-// One drive as the mount shows it: the device, what is published in it, and everything that is open
-// or being opened in its directory. It knows nothing of names, nor of other drives. What all drives
-// of a mount share is Mount.
+// One drive as the mount shows it: the device, what is published in it, what leads into it, and everything
+// that is open or being opened in its directory. It knows nothing of names, nor of other drives. What all
+// drives of a mount share is Mount.
 //
 // Threads: event loop only. Nothing blocks.
 #pragma once
@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "fuse/forwarder.hpp"
 #include "fuse/open_file.hpp"
 #include "fuse/parked.hpp"
 #include "fuse/publisher.hpp"
@@ -40,6 +41,8 @@ class MountedDrive {
   const nvsock::Device& device() const { return device_; }
   Publisher& publisher() { return publisher_; }
   const Publisher& publisher() const { return publisher_; }
+  Forwarder& forwarder() { return forwarder_; }
+  const Forwarder& forwarder() const { return forwarder_; }
 
   // Every connection that lives, whoever owns it; each says so itself.
   void add(Connection& connection) { connections_.insert(&connection); }
@@ -53,13 +56,14 @@ class MountedDrive {
   void hold(std::shared_ptr<StatusOpen> opening);
   std::shared_ptr<StatusOpen> take(StatusOpen& opening);
 
-  // The mount ends: nothing is published any more, and opens that wait fail with ENODEV.
+  // The mount ends: nothing is published or forwarded any more, and opens that wait fail with ENODEV.
   void end();
 
  private:
   Mount& mount_;
   nvsock::Device& device_;
   Publisher publisher_;
+  Forwarder forwarder_;
   std::unordered_set<Connection*> connections_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> opening_;
   std::unordered_map<StatusOpen*, std::shared_ptr<StatusOpen>> status_opening_;

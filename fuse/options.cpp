@@ -2,10 +2,12 @@
 
 #include <fuse_opt.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/device_uri.hpp"
@@ -31,10 +33,12 @@ struct Parsed {
   char* drain_timeout = nullptr;
   char* busy_poll = nullptr;
   std::vector<Publication> published;
+  std::vector<nvsock::ForwardSpec> forwards;
   std::string error;
 };
 
 constexpr int key_publish = 1;
+constexpr int key_forward = 2;
 
 #define FLAG(text, member) \
   { text, offsetof(Parsed, member), 1 }
@@ -58,6 +62,7 @@ const fuse_opt specification[] = {
     TEXT("drain_timeout=%s", drain_timeout),
     TEXT("busy_poll=%s", busy_poll),
     KEY("publish=", key_publish),
+    KEY("forward=", key_forward),
     // For mount(8) and its table, not for the file system.
     KEY("auto", FUSE_OPT_KEY_DISCARD),
     KEY("noauto", FUSE_OPT_KEY_DISCARD),
@@ -101,6 +106,15 @@ int take(void* data, const char* argument, int key, fuse_args*) {
       return fail;
     }
     parsed.published.push_back(std::move(*what));
+    return drop;
+  }
+  if (key == key_forward) {
+    auto specs = nvsock::parse_forward(std::string_view(argument).substr(std::strlen("forward=")));
+    if (!specs) {
+      parsed.error = std::string(argument) + ": " + specs.error().text;
+      return fail;
+    }
+    std::ranges::move(*specs, std::back_inserter(parsed.forwards));
     return drop;
   }
   if (std::strncmp(argument, "x-", 2) == 0 || std::strncmp(argument, "comment=", 8) == 0) return drop;
@@ -151,6 +165,10 @@ constexpr char usage_options[] =
     "    -o publish=[HOST:]PORT=ADDRESS:PORT\n"
     "                           let connections to that port inside the drive reach a TCP\n"
     "                           service of this host; may be given several times\n"
+    "    -o forward=[BIND:]PORT:[HOST:]PORT\n"
+    "                           let connections to that port of this host (BIND: its loopback)\n"
+    "                           reach HOST:PORT inside the drive (HOST: 127.0.0.1); may be\n"
+    "                           given several times\n"
     "    -o allow_other,...     mount options of FUSE, see mount.fuse3(8)\n"
     "    -h, --help             print this\n"
     "    -V, --version          print the version\n"
@@ -195,6 +213,7 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   }
   options.device = parsed.device;
   options.published = std::move(parsed.published);
+  options.forwards = std::move(parsed.forwards);
   options.mountpoint = parsed.mountpoint;
   options.foreground = parsed.foreground != 0 || parsed.fuse_debug != 0;
   options.verbose = parsed.verbose != 0;

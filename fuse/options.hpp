@@ -7,6 +7,7 @@
 
 #include "fuse/publisher.hpp"
 #include "libnvsock/base/result.hpp"
+#include "libnvsock/forward/forward_spec.hpp"
 
 namespace csdfs {
 
@@ -21,6 +22,7 @@ struct Options {
   unsigned drain_timeout = 30;     // seconds
   unsigned busy_poll = 50;         // microseconds
   std::vector<Publication> published;
+  std::vector<nvsock::ForwardSpec> forwards;
   std::vector<std::string> fuse;  // argv of what libfuse and the kernel shall see
 };
 

@@ -47,7 +47,8 @@ std::vector<ConnectionReport> report_connections(const MountedDrive& drive) {
   drive.device().for_each_stream([&](const Stream& stream) {
     const auto opener = openers.find(stream.id());
     const nvsock::Endpoint* const published = drive.publisher().address_of(stream.id());
-    const bool held = opener != openers.end() || published != nullptr;
+    const std::string* const client = drive.forwarder().client_of(stream.id());
+    const bool held = opener != openers.end() || published != nullptr || client != nullptr;
     ConnectionReport& report = reports.emplace_back();
     report.id = stream.id();
     report.state = held ? state_of(stream) : State::closing;
@@ -58,6 +59,7 @@ std::vector<ConnectionReport> report_connections(const MountedDrive& drive) {
     report.unread = stream.readable();
     report.address = stream.is_datagram() ? stream.peer().path() : stream.peer().text();
     if (published != nullptr) report.published = published->text();
+    if (client != nullptr) report.client = *client;
   });
   std::sort(reports.begin(), reports.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   return reports;

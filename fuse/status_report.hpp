@@ -1,5 +1,5 @@
-// What MOUNT/status, MOUNT/connections and MOUNT/published say, as data: collected here, written by others
-// (status_text.hpp).
+// What MOUNT/status, MOUNT/connections, MOUNT/published and MOUNT/forwards say, as data: collected here,
+// written by others (status_text.hpp).
 //
 // How a field is added: a member here, the line in status_report.cpp that fills it in, and one in each
 // writer. csdfs(8) names those that people look for. A writer knows these structs and nothing of drives.
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "libnvsock/device.hpp"
+#include "libnvsock/forward/forward.hpp"
 
 namespace csdfs {
 
@@ -59,13 +60,14 @@ struct ConnectionReport {
   };
   uint64_t id = 0;
   State state = State::open;
-  std::optional<pid_t> opener{};  // none: it is closing, or came through a published port
+  std::optional<pid_t> opener{};  // none: it is closing, or no program's: published or forwarded
   uint64_t to_drive = 0;          // bytes
   uint64_t from_drive = 0;
   size_t unsent = 0;  // accepted from programs, and not yet the drive's
   size_t unread = 0;  // from the drive, and no program's yet
   std::string address;
   std::string published{};  // the address inside it came to; empty: it came through none
+  std::string client{};     // of the host's that came by a forward; empty: it did not
 };
 
 struct PublicationReport {
@@ -80,8 +82,15 @@ struct PublicationReport {
   int error = 0;  // why not; 0: the drive has not answered
 };
 
+struct ForwardReport {
+  std::string name;       // see nvsock::ForwardSpec
+  std::string listening;  // addresses of the host
+  std::string inside;
+  nvsock::Forward::Counters counters;
+};
+
 StatusReport report_status(const MountedDrive& drive, const DriveReport& told);
 std::vector<ConnectionReport> report_connections(const MountedDrive& drive);
-// Publications: Publisher::report().
+// Publications: Publisher::report(). Forwards: Forwarder::report().
 
 }  // namespace csdfs

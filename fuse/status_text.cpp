@@ -96,11 +96,14 @@ std::string text_of(const std::vector<ConnectionReport>& connections) {
   std::string text = fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}\n", "ID", "STATE",
                                  "PID", "TO-DRIVE", "FROM-DRIVE", "UNSENT", "UNREAD", "ADDRESS");
   for (const ConnectionReport& connection : connections) {
-    text +=
-        fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}{}{}\n", connection.id,
-                    name_of(connection.state), connection.opener ? std::to_string(*connection.opener) : "-",
-                    connection.to_drive, connection.from_drive, connection.unsent, connection.unread,
-                    connection.address, connection.published.empty() ? "" : " to ", connection.published);
+    text += fmt::format("{:>6} {:<12} {:>10} {:>14} {:>14} {:>10} {:>10}  {}{}{}\n", connection.id,
+                        name_of(connection.state),
+                        connection.opener ? std::to_string(*connection.opener) : "-", connection.to_drive,
+                        connection.from_drive, connection.unsent, connection.unread, connection.address,
+                        !connection.published.empty() ? " to "
+                        : !connection.client.empty()  ? " from "
+                                                      : "",
+                        connection.published.empty() ? connection.client : connection.published);
   }
   return text;
 }
@@ -115,6 +118,17 @@ std::string text_of(const std::vector<PublicationReport>& publications) {
                         published.listening    ? "listening"
                         : published.error == 0 ? "asking"
                                                : std::strerror(published.error));
+  }
+  return text;
+}
+
+std::string text_of(const std::vector<ForwardReport>& forwards) {
+  std::string text = fmt::format("{:<24} {:<24} {:>6} {:>8} {:>8} {:>14} {:>14}  {}\n", "ON-HOST", "INSIDE",
+                                 "NOW", "ACCEPTED", "FAILED", "TO-DRIVE", "FROM-DRIVE", "LISTENING");
+  for (const ForwardReport& forward : forwards) {
+    text += fmt::format("{:<24} {:<24} {:>6} {:>8} {:>8} {:>14} {:>14}  {}\n", forward.name, forward.inside,
+                        forward.counters.connections, forward.counters.accepted, forward.counters.failed,
+                        forward.counters.to_drive, forward.counters.from_drive, forward.listening);
   }
   return text;
 }

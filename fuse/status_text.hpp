@@ -13,5 +13,6 @@ namespace csdfs {
 std::string text_of(const StatusReport& report);
 std::string text_of(const std::vector<ConnectionReport>& connections);
 std::string text_of(const std::vector<PublicationReport>& publications);
+std::string text_of(const std::vector<ForwardReport>& forwards);
 
 }  // namespace csdfs

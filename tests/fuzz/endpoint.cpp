@@ -1,6 +1,7 @@
-// Names of places inside the drive. What is taken has one spelling, which is taken too and stays as it is.
+// Names of places inside the drive, and what leads there. What is taken has one spelling, which is taken too and stays as it is.
 #include "libnvsock/socket/endpoint.hpp"
 
+#include "libnvsock/forward/forward_spec.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {
@@ -48,6 +49,21 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check(*parse_port(std::to_string(*port)) == *port, "a port's number is that port");
   } else {
     sentence(port);
+  }
+  if (const auto forwards = parse_forward(text)) {
+    check(!forwards->empty() && forwards->size() <= max_forwards, "a forward is at least one, and not too many");
+    for (const ForwardSpec& forward : *forwards) {
+      canonical(forward.inside);
+      check(forward.inside.port != 0, "it leads somewhere");
+      check(!forward.name.empty() && !forward.listen.empty(), "it has a name and a place to listen");
+      if (forward.name.starts_with("unix:")) continue;  // a path may hold anything
+      const auto again = parse_forward(forward.name + ":" + forward.inside.text());
+      check(again && again->size() == 1 && again->front().name == forward.name &&
+                again->front().inside.text() == forward.inside.text(),
+            "one spelling, one forward");
+    }
+  } else {
+    sentence(forwards);
   }
   return 0;
 }

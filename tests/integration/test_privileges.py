@@ -79,7 +79,7 @@ class Mounts(PrivilegeTest):
     def test_drive_on_the_network(self):
         drive = self.mount(uri(Target(self).address))
         self.carry(drive, "localhost")
-        self.assert_holds(drive.pid, SYS_ADMIN | DAC_READ_SEARCH)
+        self.assert_holds(drive.pid, SYS_ADMIN | DAC_READ_SEARCH | NET_BIND_SERVICE)
 
     def test_drive_behind_a_socket_that_is_another_users(self):
         place = self.scratch()
@@ -90,7 +90,7 @@ class Mounts(PrivilegeTest):
         os.chown(f"{place}/target", owner, -1)
         os.chmod(f"{place}/target", 0o700)
         drive = self.mount(uri(target.address))
-        self.assert_holds(drive.pid, SYS_ADMIN | DAC_READ_SEARCH | DAC_OVERRIDE)
+        self.assert_holds(drive.pid, SYS_ADMIN | DAC_READ_SEARCH | NET_BIND_SERVICE | DAC_OVERRIDE)
 
     def test_mountpoint_in_a_directory_of_another_user_is_unmounted_too(self):
         place = self.scratch()
