@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,10 +29,13 @@ const std::string help =
     "a\n"
     "                                  TCP service at ADDRESS:PORT of this host\n"
     "unpublish [HOST:]PORT             end that, and the connections made so\n"
-    "forward [no-rebind] SPEC          let connections to a port of this host reach one inside the drive; "
-    "SPEC is\n"
-    "                                  [BIND:]PORT:[HOST:]PORT, unix:/PATH:[HOST:]PORT or "
-    "vsock:PORT:[HOST:]PORT\n"
+    "forward [no-rebind] [hold] [max=N] SPEC\n"
+    "                                  let connections to a port of this host reach one inside the drive, N "
+    "at\n"
+    "                                  a time (256); SPEC is [BIND:]PORT:[HOST:]PORT, unix:/PATH:[HOST:]PORT "
+    "or\n"
+    "                                  vsock:PORT:[HOST:]PORT. no-rebind: none that is there already; hold:\n"
+    "                                  until this descriptor is closed\n"
     "unforward NAME                    end that, and the connections made so; NAME as in `forwards`\n"
     "close N                           end connection N of `connections`, as a reset\n";
 
@@ -82,6 +87,10 @@ class ControlFile final : public OpenFile {
     fuse_reply_buf(request, part.data(), part.size());
   }
 
+  void release() override {
+    for (const std::string& name : held_) drive_.forwarder().remove(name);
+  }
+
   void write(fuse_req_t request, nvsock::Slice data, const fuse_file_info&) override {
     const std::string_view text(reinterpret_cast<const char*>(data.data), data.size);
     const std::string_view line = text.substr(0, text.find('\n'));
@@ -96,9 +105,8 @@ class ControlFile final : public OpenFile {
       return publish(request, taken, words);
     } else if (words.size() == 2 && words[0] == "unpublish") {
       done = unpublish(words[1]);
-    } else if ((words.size() == 2 || (words.size() == 3 && words[1] == "no-rebind")) &&
-               words[0] == "forward") {
-      done = forward(words.back(), words.size() == 2);
+    } else if (words.size() >= 2 && words[0] == "forward") {
+      done = forward(words);
     } else if (words.size() == 2 && words[0] == "unforward") {
       done = unforward(words[1]);
     } else if (words.size() == 2 && words[0] == "close") {
@@ -136,12 +144,27 @@ class ControlFile final : public OpenFile {
     return Error{ENOENT, inside->text() + " inside the drive is not published"};
   }
 
-  Result<void> forward(std::string_view text, bool rebind) {
-    auto specs = nvsock::parse_forward(text);
+  Result<void> forward(const Words& words) {
+    Forwarder::Options options;
+    bool hold = false;
+    for (size_t i = 1; i + 1 < words.size(); ++i) {
+      const std::string_view word = words[i];
+      if (word == "no-rebind") {
+        options.rebind = false;
+      } else if (word == "hold") {
+        hold = true;
+      } else if (!word.starts_with("max=") ||
+                 !nvsock::parse_number(word.substr(4), options.most_connections) ||
+                 options.most_connections == 0) {
+        return Error{EINVAL, nvsock::quoted(word) + " is none of no-rebind, hold and max=N"};
+      }
+    }
+    auto specs = nvsock::parse_forward(words.back());
     if (!specs) return specs.error();
-    Result<std::string> listening = drive_.forwarder().add(std::move(*specs), rebind);
-    if (!listening) return listening.error();
-    answer_ = std::move(*listening);
+    auto added = drive_.forwarder().add(std::move(*specs), options);
+    if (!added) return added.error();
+    if (hold) std::ranges::move(added->names, std::back_inserter(held_));
+    answer_ = std::move(added->listening);
     return {};
   }
 
@@ -162,6 +185,7 @@ class ControlFile final : public OpenFile {
   }
 
   MountedDrive& drive_;
+  std::vector<std::string> held_;  // forwards that end with this descriptor
   // What is unread of the answer to the last command through this descriptor; none: nothing was asked.
   std::optional<std::string> answer_;
 };

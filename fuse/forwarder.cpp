@@ -19,15 +19,16 @@ Forwarder::Forwarder(asio::io_context& loop, nvsock::Device& device, spdlog::log
 
 Forwarder::~Forwarder() = default;
 
-Result<std::string> Forwarder::add(std::vector<nvsock::ForwardSpec> specs, bool rebind) {
-  std::string listening;
+Result<Forwarder::Added> Forwarder::add(std::vector<nvsock::ForwardSpec> specs, const Options& options) {
+  Added result;
   std::vector<std::unique_ptr<Forward>> added;
   std::vector<std::pair<Forward*, nvsock::Endpoint>> rebound;
   for (nvsock::ForwardSpec& spec : specs) {
     if (const auto there = forwards_.find(spec.name); there != forwards_.end()) {
-      if (!rebind)
+      if (!options.rebind)
         return Error{EADDRINUSE, spec.name + " leads to " + there->second->inside().text() + " already"};
-      listening += there->second->listening() + "\n";
+      result.names.push_back(there->first);
+      result.listening += there->second->listening() + "\n";
       rebound.emplace_back(there->second.get(), std::move(spec.inside));
       continue;
     }
@@ -39,9 +40,10 @@ Result<std::string> Forwarder::add(std::vector<nvsock::ForwardSpec> specs, bool 
                                  [this](const nvsock::Endpoint& where, nvsock::StreamObserver* observer) {
                                    return device_.connect(where, observer);
                                  },
-                                 {.log = library_log(log_)});
+                                 {.most_connections = options.most_connections, .log = library_log(log_)});
     if (!forward) return forward.error();
-    listening += (*forward)->listening() + "\n";
+    result.names.push_back((*forward)->name());
+    result.listening += (*forward)->listening() + "\n";
     added.push_back(std::move(*forward));
   }
   for (auto& [forward, inside] : rebound) forward->lead_to(std::move(inside));
@@ -50,7 +52,7 @@ Result<std::string> Forwarder::add(std::vector<nvsock::ForwardSpec> specs, bool 
               forward->listening());
     forwards_[forward->name()] = std::move(forward);
   }
-  return listening;
+  return result;
 }
 
 bool Forwarder::remove(std::string_view name) {

@@ -22,10 +22,17 @@ class Forwarder {
   Forwarder(asio::io_context& loop, nvsock::Device& device, spdlog::logger& log);
   ~Forwarder();
 
-  // All of them, or none and an error with a sentence. One that is there already leads to the new place from
-  // its next connection on, unless `rebind` is false: then that is EADDRINUSE. Returns where they listen, a
-  // line each.
-  nvsock::Result<std::string> add(std::vector<nvsock::ForwardSpec> specs, bool rebind);
+  struct Options {
+    bool rebind =
+        true;  // what is there already leads to the new place from its next connection on; or EADDRINUSE
+    size_t most_connections = nvsock::Forward::default_connections;  // of each
+  };
+  struct Added {
+    std::vector<std::string> names;
+    std::string listening;  // a line each
+  };
+  // All of them, or none and an error with a sentence.
+  nvsock::Result<Added> add(std::vector<nvsock::ForwardSpec> specs, const Options& options);
 
   // Nothing listens there any more, and connections made so are reset. By name (ForwardSpec). False: there is
   // none.

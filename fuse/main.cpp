@@ -13,12 +13,12 @@
 
 #include "daemon/descriptors.hpp"
 #include "daemon/privileges.hpp"
+#include "daemon/run_loop.hpp"
 #include "fuse/daemon.hpp"
 #include "fuse/filesystem.hpp"
 #include "fuse/kernel_mount.hpp"
 #include "fuse/log.hpp"
 #include "fuse/options.hpp"
-#include "fuse/run_loop.hpp"
 #include "fuse/shutdown.hpp"
 #include "fuse/stale_mount.hpp"
 #include "libnvsock/base/preload_shim.hpp"
@@ -129,12 +129,12 @@ int run(const Options& options) {
     if (!asked) return failed(asked.error());
   }
   for (const nvsock::ForwardSpec& what : options.forwards) {
-    const nvsock::Result<std::string> listening = drive.forwarder().add({what}, false);
-    if (!listening) return failed(listening.error());
+    const auto added = drive.forwarder().add({what}, {.rebind = false});
+    if (!added) return failed(added.error());
   }
   const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
   if (!mounted) return failed(mounted.error());
-  run_loop(loop, std::chrono::microseconds(options.busy_poll));
+  nvsock::daemon::run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return shutdown.lost() ? 1 : status;
 }
 

@@ -1,4 +1,5 @@
-// Names of places inside the drive, and what leads there. What is taken has one spelling, which is taken too and stays as it is.
+// Names of places inside the drive, and what leads there. What is taken has one spelling, which is taken too
+// and stays as it is.
 #include "libnvsock/socket/endpoint.hpp"
 
 #include "libnvsock/forward/forward_spec.hpp"
@@ -51,7 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     sentence(port);
   }
   if (const auto forwards = parse_forward(text)) {
-    check(!forwards->empty() && forwards->size() <= max_forwards, "a forward is at least one, and not too many");
+    check(!forwards->empty() && forwards->size() <= max_forwards,
+          "a forward is at least one, and not too many");
     for (const ForwardSpec& forward : *forwards) {
       canonical(forward.inside);
       check(forward.inside.port != 0, "it leads somewhere");

@@ -1,8 +1,8 @@
-#include "fuse/run_loop.hpp"
+#include "daemon/run_loop.hpp"
 
 #include <sched.h>
 
-namespace csdfs {
+namespace nvsock::daemon {
 
 void run_loop(asio::io_context& loop, std::chrono::microseconds busy) {
   using Clock = std::chrono::steady_clock;
@@ -22,4 +22,4 @@ void run_loop(asio::io_context& loop, std::chrono::microseconds busy) {
   }
 }
 
-}  // namespace csdfs
+}  // namespace nvsock::daemon
