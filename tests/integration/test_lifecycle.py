@@ -330,7 +330,7 @@ class Mounting(CsdTest):
     def test_mountpoint_with_blanks_and_a_trailing_slash(self):
         directory = self.place("a b\tc")
         self.start("emu:", directory + "/")
-        self.assertEqual(sorted(os.listdir(directory)), ["connections", "ctl", "published", "status", "tcp", "udp"])
+        self.assertEqual(sorted(os.listdir(directory)), ["connections", "ctl", "forwards", "published", "status", "tcp", "udp"])
         self.carries(directory)
         subprocess.run(["umount", directory], check=True)
 

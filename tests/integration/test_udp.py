@@ -244,7 +244,7 @@ class Files(Udp):
                             for line in self.drive.connections_to(server.port)), self.drive.text("connections"))
 
     def test_names(self):
-        self.assertEqual(sorted(os.listdir(self.drive.path)), ["connections", "ctl", "published", "status", "tcp", "udp"])
+        self.assertEqual(sorted(os.listdir(self.drive.path)), ["connections", "ctl", "forwards", "published", "status", "tcp", "udp"])
         self.assertEqual(os.listdir(f"{self.drive.path}/udp"), [])
         flow, stream = (os.stat(f"{self.drive.path}/{kind}/127.0.0.1:53").st_ino for kind in ("udp", "tcp"))
         self.assertEqual((flow >> 62, stream >> 62), (3, 2))
