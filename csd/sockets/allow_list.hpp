@@ -1,12 +1,12 @@
 // Which addresses inside the drive hosts may use. Threads: any.
 #pragma once
 
-#include <cstdint>
 #include <string_view>
 #include <vector>
 
 #include "libnvsock/base/result.hpp"
 #include "libnvsock/base/socket_address.hpp"
+#include "libnvsock/socket/endpoint_pattern.hpp"
 
 namespace nvsock::csd {
 
@@ -20,15 +20,12 @@ class AllowList {
   // HOST is an address, IPv6 in brackets, or * for all; PORT a number, a service name, or * for all. EINVAL
   // with a sentence.
   Result<void> add(std::string_view text);
+  // REQUIRES: of family AF_INET or AF_INET6.
   bool allows(const SocketAddress& address) const;
 
  private:
-  struct Entry {
-    SocketAddress address;  // family AF_UNSPEC: all
-    uint16_t port = 0;      // 0: all
-  };
   Empty empty_;
-  std::vector<Entry> entries_;
+  std::vector<EndpointPattern> entries_;  // of addresses
 };
 
 }  // namespace nvsock::csd
