@@ -106,7 +106,8 @@ void Connection::deadline_passed() {
 
 // --- opening and ending ---
 
-Connection::Connection(MountedDrive& drive, pid_t opener) : drive_(drive), opener_(opener) {
+Connection::Connection(MountedDrive& drive, const Caller& opener)
+    : drive_(drive), opener_(opener.process), opener_user_(opener.user) {
   drive_.add(*this);
 }
 
@@ -117,7 +118,14 @@ Connection::~Connection() {
 
 void Connection::open(MountedDrive& drive, fuse_req_t request, const nvsock::Endpoint& endpoint,
                       const fuse_file_info& info) {
-  std::unique_ptr<Connection> connection(new Connection(drive, fuse_req_ctx(request)->pid));
+  const Caller caller = caller_of(request);
+  const AccessKind kind = endpoint.type == nvsock::SocketType::datagram ? AccessKind::udp : AccessKind::tcp;
+  if (const nvsock::Result<void> may = drive.mount().access.check(caller, kind, endpoint); !may) {
+    drive.mount().log.debug(may.error().text);
+    fuse_reply_err(request, may.error().code);
+    return;
+  }
+  std::unique_ptr<Connection> connection(new Connection(drive, caller));
   Connection& self = *connection;
   self.serving_ = true;  // the stream may change before connect() has returned it
   nvsock::Result<nvsock::StreamHandle> stream = drive.device().connect(endpoint, &self);

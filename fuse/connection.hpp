@@ -23,7 +23,8 @@ namespace csdfs {
 
 class Connection final : public OpenFile, public nvsock::StreamObserver {
  public:
-  // Connects and answers OPEN: at once when non-blocking, else when the drive has.
+  // Connects and answers OPEN: at once when non-blocking, else when the drive has. EACCES: the one who asks
+  // may not.
   static void open(MountedDrive& drive, fuse_req_t request, const nvsock::Endpoint& endpoint,
                    const fuse_file_info& info);
   ~Connection() override;
@@ -41,10 +42,11 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   // The mount ends, and OPEN has not been answered. REQUIRES: the drive holds this, which is gone afterwards.
   void give_up_open() { give_up(opener_waits_.front(), nvsock::file_errno(nvsock::Cause::drive_gone)); }
   pid_t opener() const { return opener_; }
+  uid_t opener_user() const { return opener_user_; }
   uint64_t stream_id() const { return stream_->id(); }
 
  private:
-  Connection(MountedDrive& drive, pid_t opener);
+  Connection(MountedDrive& drive, const Caller& opener);
 
   // Answers OPEN with `connection`, or with its error if it has failed and the open waited for it.
   static void answer_open(std::unique_ptr<Connection> connection, fuse_req_t request, bool waited);
@@ -80,6 +82,7 @@ class Connection final : public OpenFile, public nvsock::StreamObserver {
   MountedDrive& drive_;
   nvsock::StreamHandle stream_;
   const pid_t opener_;
+  const uid_t opener_user_;
   SocketOptions options_;
   bool ipv6_socket_ = false;  // an AF_INET6 socket connected to an IPv4 address: mapped addresses
   ParkedList opener_waits_;   // at most one, OPEN: then the drive holds this

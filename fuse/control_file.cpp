@@ -1,7 +1,5 @@
 #include "fuse/control_file.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <iterator>
 #include <memory>
@@ -9,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "fuse/connection.hpp"
 #include "fuse/mounted_drive.hpp"
 #include "fuse/text_file.hpp"
 #include "libnvsock/base/number.hpp"
@@ -77,7 +76,7 @@ struct Publishing {
 
 class ControlFile final : public OpenFile {
  public:
-  explicit ControlFile(MountedDrive& drive) : drive_(drive) {}
+  ControlFile(MountedDrive& drive, Caller opener) : drive_(drive), opener_(std::move(opener)) {}
 
   void read(fuse_req_t request, size_t size, off_t offset, const fuse_file_info& info) override {
     if (!answer_) return reply_text(request, help, size, offset, info);
@@ -119,15 +118,20 @@ class ControlFile final : public OpenFile {
   }
 
  private:
+  // What other users do wrong is not for everybody's log.
   void refuse(fuse_req_t request, const Error& error) {
-    drive_.mount().log.warn("ctl: {}", error.text);
+    const auto level = owns_all() ? spdlog::level::warn : spdlog::level::debug;
+    drive_.mount().log.log(level, "ctl: {}", error.text);
     answer_ = error.text + "\n";
     fuse_reply_err(request, error.code);
   }
 
   void publish(fuse_req_t request, size_t taken, const Words& words) {
-    const Result<Publication> what = parse_publication(words[1], words[2]);
+    Result<Publication> what = parse_publication(words[1], words[2]);
     if (!what) return refuse(request, what.error());
+    const Result<void> may = drive_.mount().access.check(opener_, AccessKind::listen, what->inside);
+    if (!may) return refuse(request, may.error());
+    what->owner = opener_.user;
     if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
     const auto waits = std::make_shared<Publishing>(Publishing{
         .publisher = drive_.publisher(), .request = request, .taken = taken, .inside = what->inside});
@@ -140,11 +144,16 @@ class ControlFile final : public OpenFile {
   Result<void> unpublish(std::string_view text) {
     const Result<nvsock::Endpoint> inside = parse_inside(text);
     if (!inside) return inside.error();
+    const Publication* const published = drive_.publisher().find(*inside);
+    if (!owns_all() && (published == nullptr || published->owner != opener_.user)) {
+      return not_theirs(inside->text() + " inside the drive");
+    }
     if (drive_.publisher().unpublish(*inside, EINTR)) return {};
     return Error{ENOENT, inside->text() + " inside the drive is not published"};
   }
 
   Result<void> forward(const Words& words) {
+    if (!owns_all()) return not_for_others("forwards");
     Forwarder::Options options;
     bool hold = false;
     for (size_t i = 1; i + 1 < words.size(); ++i) {
@@ -169,6 +178,7 @@ class ControlFile final : public OpenFile {
   }
 
   Result<void> unforward(std::string_view name) {
+    if (!owns_all()) return not_for_others("forwards");
     if (drive_.forwarder().remove(name)) return {};
     return Error{ENOENT, nvsock::quoted(name) + " leads nowhere; MOUNT/forwards has what does"};
   }
@@ -178,14 +188,37 @@ class ControlFile final : public OpenFile {
     if (!nvsock::parse_number(text, id)) {
       return Error{EINVAL, nvsock::quoted(text) + " is not the number of a connection"};
     }
+    if (!owns_all() && !owns_connection(id)) return not_theirs("connection " + std::to_string(id));
     nvsock::Stream* const stream = drive_.device().find_stream(id);
     if (stream == nullptr) return Error{ENOENT, "there is no connection " + std::to_string(id)};
     stream->abort(nvsock::file_errno(nvsock::Cause::closed_by_user));
     return {};
   }
 
+  bool owns_all() const { return drive_.mount().access.owns_all(opener_.user); }
+
+  bool owns_connection(uint64_t id) const {
+    if (const Publication* const published = drive_.publisher().find(id))
+      return published->owner == opener_.user;
+    return std::ranges::any_of(drive_.connections(), [&](const Connection* connection) {
+      return connection->stream_id() == id && connection->opener_user() == opener_.user;
+    });
+  }
+
+  // Said of what does not exist, too: others' things are not to be found out this way.
+  Error not_theirs(const std::string& what) const {
+    return {EACCES, what + " is not user " + std::to_string(opener_.user) + "'s"};
+  }
+
+  // A port or socket of the host is made with the rights of csdfs, and leads whoever finds it past the rules.
+  Error not_for_others(const std::string& what) const {
+    return {EACCES,
+            what + " are the mounting user's and root's, not user " + std::to_string(opener_.user) + "'s"};
+  }
+
   MountedDrive& drive_;
   std::vector<std::string> held_;  // forwards that end with this descriptor
+  const Caller opener_;
   // What is unread of the answer to the last command through this descriptor; none: nothing was asked.
   std::optional<std::string> answer_;
 };
@@ -193,10 +226,13 @@ class ControlFile final : public OpenFile {
 }  // namespace
 
 void open_control(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
-  // With allow_other, without default_permissions, the kernel does not look at the mode.
-  const uid_t user = fuse_req_ctx(request)->uid;
-  if (user != 0 && user != getuid()) return void(fuse_reply_err(request, EACCES));
-  drive.mount().files.answer_open(request, std::make_unique<ControlFile>(drive), 0);
+  Caller opener = caller_of(request);
+  if (const Access& access = drive.mount().access; !access.owns_all(opener.user)) {
+    if (!access.has_rules()) return void(fuse_reply_err(request, EACCES));
+    // The request will be gone when a rule wants to know.
+    opener.groups = [groups = opener.groups()] { return groups; };
+  }
+  drive.mount().files.answer_open(request, std::make_unique<ControlFile>(drive, std::move(opener)), 0);
 }
 
 }  // namespace csdfs

@@ -30,6 +30,7 @@ class Filesystem {
 
   NodeTable& nodes() { return nodes_; }
   Mount& mount() { return mount_; }
+  Access& access() { return mount_.access; }
 
   // The buffer the request at hand arrived in, so that a write can keep its payload without a copy.
   void set_arrival(const nvsock::BufferRef* buffer) { arrival_ = buffer; }

@@ -14,6 +14,7 @@
 #include "daemon/descriptors.hpp"
 #include "daemon/privileges.hpp"
 #include "daemon/run_loop.hpp"
+#include "fuse/access_file.hpp"
 #include "fuse/daemon.hpp"
 #include "fuse/filesystem.hpp"
 #include "fuse/kernel_mount.hpp"
@@ -67,14 +68,27 @@ void warn_of_request_timeouts(spdlog::logger& log) {
   }
 }
 
+// In the background the log is not where the one looks who starts it.
+void tell_that_others_may_nothing(spdlog::logger& log, bool foreground) {
+  constexpr char text[] =
+      "allow_other without access rules: other users may open nothing; say what they may with -o access=FILE "
+      "(csdfs(8), ACCESS)";
+  log.warn(text);
+  if (!foreground) std::fprintf(stderr, "csdfs: warning: %s\n", text);
+}
+
 int run(const Options& options) {
   const nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
   if (!mountpoint) return failed(mountpoint.error());
+  nvsock::Result<AccessRules> rules{AccessRules()};
+  if (!options.access.empty()) rules = load_access_rules(options.access, getuid());
+  if (!rules) return failed(rules.error());
 
   Daemon daemon(options.foreground);
   if (const auto dropped = drop_privileges(options.device); !dropped) return failed(dropped.error());
   const auto log = make_log(options.foreground, options.verbose);
   if (mountpoint->replaced) log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path);
+  if (options.allow_other && options.access.empty()) tell_that_others_may_nothing(*log, options.foreground);
   warn_of_request_timeouts(*log);
 
   asio::io_context loop(1);  // one thread runs it
@@ -85,6 +99,7 @@ int run(const Options& options) {
   if (!device) return failed(device.error());
 
   Filesystem filesystem(loop, *log);
+  filesystem.access().obey(std::move(*rules), options.access);
   MountedDrive& drive = filesystem.add_drive(**device);
   KernelMount kernel_mount(loop, filesystem);
   Shutdown shutdown(loop, filesystem, *log, std::chrono::seconds(options.drain_timeout));
@@ -113,6 +128,10 @@ int run(const Options& options) {
                                                                           int signal) {
     if (cancelled) return;
     signals.async_wait(on_signal);
+    if (signal == SIGHUP && !shutdown.started()) {
+      if (filesystem.access().reload()) return;
+      if (!options.foreground) return log->info("SIGHUP: there is no access file to read again");
+    }
     if (shutdown.started()) {
       log->info("signal {} again: ending at once", signal);
       return shutdown.end();

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "fuse/access.hpp"
 #include "fuse/forwarder.hpp"
 #include "fuse/open_file.hpp"
 #include "fuse/parked.hpp"
@@ -26,6 +27,7 @@ class StatusOpen;
 struct Mount {
   asio::io_context& loop;
   spdlog::logger& log;
+  Access access{loop, log};
   ParkedPool parked{};
   OpenFiles files{};
 };
@@ -37,6 +39,7 @@ class MountedDrive {
   ~MountedDrive();
 
   Mount& mount() { return mount_; }
+  const Mount& mount() const { return mount_; }
   nvsock::Device& device() { return device_; }
   const nvsock::Device& device() const { return device_; }
   Publisher& publisher() { return publisher_; }

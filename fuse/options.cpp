@@ -7,7 +7,9 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <iterator>
+#include <system_error>
 
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/device_uri.hpp"
@@ -19,7 +21,8 @@ using nvsock::Result;
 
 struct Parsed {
   ~Parsed() {
-    for (char* text : {device, mountpoint, connect_timeout, drain_timeout, busy_poll}) std::free(text);
+    for (char* text : {device, mountpoint, connect_timeout, drain_timeout, busy_poll, access})
+      std::free(text);
   }
 
   char* device = nullptr;
@@ -32,6 +35,8 @@ struct Parsed {
   char* connect_timeout = nullptr;
   char* drain_timeout = nullptr;
   char* busy_poll = nullptr;
+  char* access = nullptr;
+  bool allow_other = false;
   std::vector<Publication> published;
   std::vector<nvsock::ForwardSpec> forwards;
   std::string error;
@@ -39,6 +44,7 @@ struct Parsed {
 
 constexpr int key_publish = 1;
 constexpr int key_forward = 2;
+constexpr int key_allow_other = 3;  // libfuse's too
 
 #define FLAG(text, member) \
   { text, offsetof(Parsed, member), 1 }
@@ -61,8 +67,10 @@ const fuse_opt specification[] = {
     TEXT("connect_timeout=%s", connect_timeout),
     TEXT("drain_timeout=%s", drain_timeout),
     TEXT("busy_poll=%s", busy_poll),
+    TEXT("access=%s", access),
     KEY("publish=", key_publish),
     KEY("forward=", key_forward),
+    KEY("allow_other", key_allow_other),
     // For mount(8) and its table, not for the file system.
     KEY("auto", FUSE_OPT_KEY_DISCARD),
     KEY("noauto", FUSE_OPT_KEY_DISCARD),
@@ -117,6 +125,10 @@ int take(void* data, const char* argument, int key, fuse_args*) {
     std::ranges::move(*specs, std::back_inserter(parsed.forwards));
     return drop;
   }
+  if (key == key_allow_other) {
+    parsed.allow_other = true;
+    return keep;
+  }
   if (std::strncmp(argument, "x-", 2) == 0 || std::strncmp(argument, "comment=", 8) == 0) return drop;
   if (argument[0] == '-' && std::strncmp(argument, "-o", 2) != 0) {
     parsed.error = "unknown option \"" + std::string(argument) + "\"; see csdfs --help";
@@ -169,6 +181,7 @@ constexpr char usage_options[] =
     "                           let connections to that port of this host (BIND: its loopback)\n"
     "                           reach HOST:PORT inside the drive (HOST: 127.0.0.1); may be\n"
     "                           given several times\n"
+    "    -o access=FILE         with allow_other: the rules of what other users may do (nothing)\n"
     "    -o allow_other,...     mount options of FUSE, see mount.fuse3(8)\n"
     "    -h, --help             print this\n"
     "    -V, --version          print the version\n"
@@ -211,6 +224,18 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
   if (parsed.device == nullptr || parsed.mountpoint == nullptr) {
     return nvsock::Error{EINVAL, "DEVICE and MOUNTPOINT are needed, such as: csdfs emu: /mnt/csd"};
   }
+  if (parsed.access != nullptr) {
+    if (!parsed.allow_other) {
+      return nvsock::Error{EINVAL, "access=" + std::string(parsed.access) +
+                                       " is for other users, whom only -o allow_other lets in; give both"};
+    }
+    std::error_code failed;
+    options.access = std::filesystem::absolute(parsed.access, failed).string();
+    if (failed || parsed.access[0] == '\0') {
+      return nvsock::Error{EINVAL, "access=" + std::string(parsed.access) + " is not the name of a file"};
+    }
+  }
+  options.allow_other = parsed.allow_other;
   options.device = parsed.device;
   options.published = std::move(parsed.published);
   options.forwards = std::move(parsed.forwards);

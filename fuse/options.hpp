@@ -21,6 +21,8 @@ struct Options {
   unsigned connect_timeout = 130;  // seconds
   unsigned drain_timeout = 30;     // seconds
   unsigned busy_poll = 50;         // microseconds
+  bool allow_other = false;        // others than the user may enter the mount
+  std::string access;              // file of rules, absolute; empty: none
   std::vector<Publication> published;
   std::vector<nvsock::ForwardSpec> forwards;
   std::vector<std::string> fuse;  // argv of what libfuse and the kernel shall see

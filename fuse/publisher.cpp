@@ -56,7 +56,7 @@ class Publisher::Port final : public nvsock::ListenerObserver {
 
   void hold(nvsock::ListenerHandle listener) { listener_ = std::move(listener); }
   bool carries(uint64_t stream) const { return connections_.contains(stream); }
-  const Endpoint& inside() const { return what_.inside; }
+  const Publication& what() const { return what_; }
 
   PublicationReport report() const {
     PublicationReport report{.inside = what_.inside.text(),
@@ -174,7 +174,7 @@ bool Publisher::unpublish(const Endpoint& inside, int error) {
   if (found.empty()) return false;
   Port& port = *found.mapped();
   port.end(error);  // `inside` may belong to whoever was answered, and be gone
-  log_.info("{} inside the drive is no longer published", port.inside().text());
+  log_.info("{} inside the drive is no longer published", port.what().inside.text());
   return true;
 }
 
@@ -182,16 +182,23 @@ void Publisher::end() {
   for (const auto& [key, port] : std::exchange(ports_, {})) port->end(ENODEV);
 }
 
-const Endpoint* Publisher::address_of(uint64_t stream) const {
+const Publication* Publisher::find(const Endpoint& inside) const {
+  const auto found = ports_.find(inside.text());
+  return found == ports_.end() ? nullptr : &found->second->what();
+}
+
+const Publication* Publisher::find(uint64_t stream) const {
   for (const auto& [key, port] : ports_) {
-    if (port->carries(stream)) return &port->inside();
+    if (port->carries(stream)) return &port->what();
   }
   return nullptr;
 }
 
-std::vector<PublicationReport> Publisher::report() const {
+std::vector<PublicationReport> Publisher::report(std::optional<uid_t> only) const {
   std::vector<PublicationReport> reports;
-  for (const auto& [key, port] : ports_) reports.push_back(port->report());
+  for (const auto& [key, port] : ports_) {
+    if (!only || port->what().owner == *only) reports.push_back(port->report());
+  }
   return reports;
 }
 

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ namespace csdfs {
 struct Publication {
   nvsock::Endpoint inside;   // an address of the drive
   nvsock::Endpoint service;  // an address of the host
+  uid_t owner = 0;           // who published it
 };
 
 // [HOST:]PORT inside, which is 127.0.0.1 when no host is given. EINVAL with a sentence.
@@ -54,9 +56,11 @@ class Publisher {
   // Everything ends, as by unpublish().
   void end();
 
-  // The published address that a stream came through; null: none.
-  const nvsock::Endpoint* address_of(uint64_t stream) const;
-  std::vector<PublicationReport> report() const;  // MOUNT/published, by address inside
+  // What is published at an address inside, or what a stream came through; null: nothing.
+  const Publication* find(const nvsock::Endpoint& inside) const;
+  const Publication* find(uint64_t stream) const;
+  // MOUNT/published, by address inside; of one user's, or all.
+  std::vector<PublicationReport> report(std::optional<uid_t> only = {}) const;
 
  private:
   class Port;

@@ -38,27 +38,30 @@ StatusReport report_status(const MountedDrive& drive, const DriveReport& told) {
           .drive = told};
 }
 
-std::vector<ConnectionReport> report_connections(const MountedDrive& drive) {
-  std::unordered_map<uint64_t, pid_t> openers;
-  for (const Connection* connection : drive.connections()) {
-    openers[connection->stream_id()] = connection->opener();
-  }
+std::vector<ConnectionReport> report_connections(const MountedDrive& drive, std::optional<uid_t> only) {
+  std::unordered_map<uint64_t, const Connection*> openers;
+  for (const Connection* connection : drive.connections()) openers[connection->stream_id()] = connection;
   std::vector<ConnectionReport> reports;
   drive.device().for_each_stream([&](const Stream& stream) {
     const auto opener = openers.find(stream.id());
-    const nvsock::Endpoint* const published = drive.publisher().address_of(stream.id());
+    const Publication* const published = drive.publisher().find(stream.id());
     const std::string* const client = drive.forwarder().client_of(stream.id());
     const bool held = opener != openers.end() || published != nullptr || client != nullptr;
+    if (only) {
+      const bool own = opener != openers.end() ? opener->second->opener_user() == *only
+                                               : published != nullptr && published->owner == *only;
+      if (!own) return;
+    }
     ConnectionReport& report = reports.emplace_back();
     report.id = stream.id();
     report.state = held ? state_of(stream) : State::closing;
-    if (opener != openers.end()) report.opener = opener->second;
+    if (opener != openers.end()) report.opener = opener->second->opener();
     report.to_drive = stream.bytes_sent();
     report.from_drive = stream.bytes_received();
     report.unsent = stream.unsent();
     report.unread = stream.readable();
     report.address = stream.is_datagram() ? stream.peer().path() : stream.peer().text();
-    if (published != nullptr) report.published = published->text();
+    if (published != nullptr) report.published = published->inside.text();
     if (client != nullptr) report.client = *client;
   });
   std::sort(reports.begin(), reports.end(), [](const auto& a, const auto& b) { return a.id < b.id; });

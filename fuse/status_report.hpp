@@ -47,7 +47,7 @@ struct StatusReport {
   DriveReport drive{};
 };
 
-// Every stream of the drive, in the order of their numbers, so that the newest is last.
+// A stream of the drive.
 struct ConnectionReport {
   enum class State : uint8_t {
     connecting,
@@ -90,7 +90,9 @@ struct ForwardReport {
 };
 
 StatusReport report_status(const MountedDrive& drive, const DriveReport& told);
-std::vector<ConnectionReport> report_connections(const MountedDrive& drive);
+// In the order of their numbers, so that the newest is last. Of one user's, those that a program holds open
+// or that came through a port the user published; or all.
+std::vector<ConnectionReport> report_connections(const MountedDrive& drive, std::optional<uid_t> only);
 // Publications: Publisher::report(). Forwards: Forwarder::report().
 
 }  // namespace csdfs

@@ -377,11 +377,13 @@ class Mounting(CsdTest):
 
     def test_other_users_are_kept_out_unless_allowed(self):
         other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-        for options, status in ((["-o", "allow_other"], 0), ([], 1)):
+        for options, status in ((["-o", "allow_other,access=rules"], 0), (["-o", "allow_other"], 1), ([], 1)):
             with self.subTest(options=options):
                 directory = self.place()
+                with open(f"{os.path.dirname(directory)}/rules", "w", encoding="utf-8") as rules:
+                    rules.write("allow 65534 tcp 127.0.0.1:*\n")
                 os.chmod(os.path.dirname(directory), 0o755)
-                self.start("emu:", directory, *options)
+                self.start("emu:", directory, *options, cwd=os.path.dirname(directory))
                 server = self.server(Server.source(5))
                 cat = subprocess.run([*other, "cat", f"{directory}/tcp/127.0.0.1:{server.port}"], capture_output=True,
                                      timeout=10 * SLOW, check=False)

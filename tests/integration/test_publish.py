@@ -310,9 +310,9 @@ class Commands(Published):
         self.shell(f"! echo nonsense > {ctl}; echo unpublish 8080 >> {ctl}")
         self.assertIsNone(self.row(8080))
 
-    def test_only_the_user_who_mounts_may(self):
+    def test_others_may_not_without_a_rule(self):
         drive = self.mount("emu:", options=["-o", "allow_other"])
-        self.assertEqual(os.stat(f"{drive.path}/ctl").st_mode & 0o777, 0o600)
+        self.assertEqual(os.stat(f"{drive.path}/ctl").st_mode & 0o777, 0o666)
         other = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]
         self.output(self.process([*other, f"cat {drive.path}/connections"]))
         child = self.process([*other, f"echo close 1 > {drive.path}/ctl"])

@@ -13,6 +13,7 @@ eventually`, and begins with harness.case: CsdTest cleans up, and main() runs th
     mount_abi    the ioctls of a mount's files
     descriptors  read, write and poll, as tests need them
     case         the base of every test
+    person       another user
     clients      the base of tests of network programs that are preloaded
     target       csd-target, and the base of tests of csdfs on it
     cutter       the broken network between the two
