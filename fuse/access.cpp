@@ -2,15 +2,11 @@
 
 #include <unistd.h>
 
-#include <asio/post.hpp>
 #include <cerrno>
-#include <mutex>
-#include <system_error>
-#include <thread>
+#include <cstring>
 #include <utility>
 
 #include "fuse/access_file.hpp"
-#include "libnvsock/base/quoted.hpp"
 
 namespace csdfs {
 namespace {
@@ -39,19 +35,7 @@ Caller caller_of(fuse_req_t request) {
           }};
 }
 
-// What the thread and the loop share: whoever ends first leaves it to the other.
-struct Access::Loading {
-  std::mutex mutex;
-  Access* access;  // null: nobody waits any more
-};
-
-Access::Access(asio::io_context& loop, spdlog::logger& log) : loop_(loop), log_(log), owner_(getuid()) {}
-
-Access::~Access() {
-  if (!loading_) return;
-  const std::lock_guard lock(loading_->mutex);
-  loading_->access = nullptr;
-}
+Access::Access(asio::io_context& loop, spdlog::logger& log) : log_(log), owner_(getuid()), loading_(loop) {}
 
 void Access::obey(AccessRules rules, std::string file) {
   rules_ = std::move(rules);
@@ -60,29 +44,17 @@ void Access::obey(AccessRules rules, std::string file) {
 
 bool Access::reload() {
   if (file_.empty()) return false;
-  if (loading_) {
+  if (loading_.running()) {
     load_again_ = true;
     return true;
   }
-  loading_ = std::make_shared<Loading>();
-  loading_->access = this;
-  try {
-    std::thread([loading = loading_, file = file_, owner = owner_] {
-      auto rules = std::make_shared<Result<AccessRules>>(load_access_rules(file, owner));
-      const std::lock_guard lock(loading->mutex);
-      if (loading->access == nullptr) return;
-      asio::post(loading->access->loop_, [loading, rules] {
-        if (loading->access != nullptr) loading->access->loaded(std::move(*rules));
-      });
-    }).detach();
-  } catch (const std::system_error& error) {
-    loaded(Error{error.code().value(), file_ + ": no thread to read it: " + error.code().message()});
-  }
+  const int error = loading_.start([file = file_, owner = owner_] { return load_access_rules(file, owner); },
+                                   [this](Result<AccessRules> rules) { loaded(std::move(rules)); });
+  if (error != 0) loaded(Error{error, file_ + ": no thread to read it: " + std::strerror(error)});
   return true;
 }
 
 void Access::loaded(Result<AccessRules> rules) {
-  loading_.reset();
   if (rules) {
     rules_ = std::move(*rules);
     log_.info("access rules: {} is read again, {} rules", file_, rules_.lines());

@@ -12,10 +12,10 @@
 #include <spdlog/logger.h>
 
 #include <asio/io_context.hpp>
-#include <memory>
 #include <string>
 
 #include "fuse/access_rules.hpp"
+#include "libnvsock/base/background_call.hpp"
 #include "libnvsock/base/result.hpp"
 
 namespace csdfs {
@@ -23,7 +23,6 @@ namespace csdfs {
 class Access {
  public:
   Access(asio::io_context& loop, spdlog::logger& log);
-  ~Access();  // rules that are still being loaded are dropped
 
   // Before the kernel mounts: obey these rules, which came from `file`, an absolute path.
   void obey(AccessRules rules, std::string file);
@@ -38,15 +37,13 @@ class Access {
   nvsock::Result<void> check(const Caller& caller, AccessKind kind, const nvsock::Endpoint& place) const;
 
  private:
-  struct Loading;
   void loaded(nvsock::Result<AccessRules> rules);
 
-  asio::io_context& loop_;
   spdlog::logger& log_;
   const uid_t owner_;
   AccessRules rules_;
   std::string file_;  // empty: none
-  std::shared_ptr<Loading> loading_;
+  nvsock::BackgroundCall<nvsock::Result<AccessRules>> loading_;
   bool load_again_ = false;  // the file may have changed behind the one who reads it
 };
 
