@@ -1,13 +1,16 @@
 #include "fuse/stale_mount.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <climits>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -15,6 +18,9 @@
 
 namespace csdfs {
 namespace {
+
+// For the daemon of a mount to say what its root is, which a live one does at once, on a loaded machine too.
+constexpr std::chrono::milliseconds patience{3000};
 
 // Undoes the octal escapes of /proc/self/mountinfo (space, tab, newline, backslash).
 std::string unescaped(const std::string& text) {
@@ -67,27 +73,70 @@ bool detach(const std::string& path) {
   return child > 0 && waitpid(child, &status, 0) == child && status == 0;
 }
 
+// What stat(2) says of a place.
+struct Look {
+  int error = 0;  // ETIMEDOUT: nothing
+  mode_t mode = 0;
+};
+
+Look look_at(const std::string& path) {
+  struct stat about {};
+  if (stat(path.c_str(), &about) != 0) return {.error = errno};
+  return {.mode = about.st_mode};
+}
+
+// The same of a mount, whose daemon may have been stopped and never answer: another process asks, and can be
+// left behind. It is killed; where the daemon had begun to answer not even that helps, until the daemon goes
+// on.
+Look look_at_mount(const std::string& path) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return {.error = errno};
+  const pid_t child = fork();
+  if (child == 0) {
+    const Look look = look_at(path);
+    _exit(write(ends[1], &look, sizeof look) == sizeof look ? 0 : 1);
+  }
+  Look look{.error = child < 0 ? errno : ETIMEDOUT};
+  close(ends[1]);
+  if (child > 0) {
+    pollfd answer{.fd = ends[0], .events = POLLIN, .revents = 0};
+    const bool told = poll(&answer, 1, static_cast<int>(patience.count())) > 0 &&
+                      read(ends[0], &look, sizeof look) == sizeof look;
+    if (!told) kill(child, SIGKILL);
+    waitpid(child, nullptr, told ? 0 : WNOHANG);
+  }
+  close(ends[0]);
+  return look;
+}
+
 }  // namespace
 
 bool remove_dead_mount(const std::string& path) {
-  struct stat attr {};
-  return mounted_type(path) == "fuse.csdfs" && stat(path.c_str(), &attr) != 0 && errno == ENOTCONN &&
-         detach(path);
+  return mounted_type(path) == "fuse.csdfs" && look_at_mount(path).error == ENOTCONN && detach(path);
 }
 
 nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path) {
   nvsock::Result<std::string> result = absolute(path);
   if (!result) return result.error();
   Mountpoint place{.path = std::move(*result)};
-  struct stat attr {};
-  while (mounted_type(place.path).compare(0, 4, "fuse") == 0) {
-    // A dead one answers at once; a live csdfs never waits for anything in a lookup of its root.
-    if (stat(place.path.c_str(), &attr) == 0) {
-      if (mounted_type(place.path) != "fuse.csdfs") break;
+  Look look;
+  while (true) {
+    const std::string type = mounted_type(place.path);
+    const bool is_fuse = type.starts_with("fuse");
+    look = is_fuse ? look_at_mount(place.path) : look_at(place.path);
+    if (!is_fuse) break;
+    if (look.error == ETIMEDOUT) {
+      return nvsock::Error{
+          EBUSY, "the mount on " + place.path + ", of " + type +
+                     ", does not answer, as if its daemon were stopped; end that, or take the mount "
+                     "away with umount -l"};
+    }
+    if (look.error == 0) {
+      if (type != "fuse.csdfs") break;
       return nvsock::Error{EBUSY, "mountpoint " + place.path + " already holds a csdfs; unmount it first"};
     }
-    if (errno != ENOTCONN && errno != ECONNABORTED) break;
-    if (const std::string type = mounted_type(place.path); type != "fuse.csdfs") {
+    if (look.error != ENOTCONN && look.error != ECONNABORTED) break;
+    if (type != "fuse.csdfs") {
       return nvsock::Error{EBUSY, "the dead mount on " + place.path + " is not of csdfs but of " + type +
                                       "; unmount it first"};
     }
@@ -98,12 +147,10 @@ nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path) {
     }
     place.replaced = true;
   }
-  if (stat(place.path.c_str(), &attr) != 0) {
-    const int code = errno;
-    return nvsock::Error{code, "mountpoint " + place.path + ": " + std::strerror(code)};
+  if (look.error != 0) {
+    return nvsock::Error{look.error, "mountpoint " + place.path + ": " + std::strerror(look.error)};
   }
-  if (!S_ISDIR(attr.st_mode))
-    return nvsock::Error{ENOTDIR, "mountpoint " + place.path + " is not a directory"};
+  if (!S_ISDIR(look.mode)) return nvsock::Error{ENOTDIR, "mountpoint " + place.path + " is not a directory"};
   return place;
 }
 

@@ -369,6 +369,19 @@ class Mounting(CsdTest):
         self.assertRegex(message, r"\Acsdfs: [^\n]+\n\Z")
         self.carries(first.path)
 
+    def test_mount_of_a_stopped_daemon_is_given_up(self):
+        first = self.mount()
+        first.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(first.process.send_signal, signal.SIGCONT)  # before it is to end
+        eventually(lambda: process_state(first.pid) == "T")
+        started = time.monotonic()
+        message = self.start("emu:", first.path, status=1)
+        self.assertLess(time.monotonic() - started, 6 * SLOW)
+        self.assertEqual(message, f"csdfs: the mount on {first.path}, of fuse.csdfs, does not answer, as if its daemon were "
+                                  "stopped; end that, or take the mount away with umount -l\n")
+        first.process.send_signal(signal.SIGCONT)
+        self.carries(first.path)
+
     def test_mount_program_starts_it(self):
         directory = self.place()
         subprocess.run(["mount", "-t", "fuse", "-o", "rw,noauto,nofail,nosuid,nodev,noatime,_netdev,x-systemd.automount",
