@@ -7,8 +7,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "libnvsock/base/asio_clock.hpp"
+#include "libnvsock/base/background_call.hpp"
 #include "libnvsock/base/buffer.hpp"
 #include "libnvsock/base/quoted.hpp"
 #include "libnvsock/base/random_id.hpp"
@@ -26,6 +28,9 @@ constexpr unsigned max_in_flight = NvmeTcpQueue::slots - 1;  // one is the port'
 constexpr auto first_back_off = 20ms;
 constexpr auto last_back_off = 1000ms;
 constexpr auto ready_poll = 20ms;
+// For a name to be looked up again. A name server that is slow, or behind the network that is broken, must
+// not take the drive's lease away from a target that is where it was.
+constexpr auto lookup_patience = 2000ms;
 
 constexpr uint16_t connect_needs_authentication = 0x191;
 constexpr size_t in_capsule_offset = 1800;  // ICDOFF in Identify Controller, figure 275
@@ -75,7 +80,8 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
         host_(identity_of(target)),
         options_(options),
         log_(std::move(log)),
-        timer_(clock_.make_timer()) {
+        timer_(clock_.make_timer()),
+        lookup_(loop) {
     own_.port = this;
   }
   ~NvmeTcpPort() override { stop(); }
@@ -83,7 +89,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   // Reads the TLS key, if there is one. Before open().
   Result<void> prepare();
   // Brings the first connection up, or tells why not.
-  Result<void> open(const std::vector<SocketAddress>& addresses);
+  Result<void> open(std::vector<SocketAddress> addresses);
 
   void submit(Command& command) override { waiting_.push(command); }
 
@@ -93,6 +99,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   }
 
   bool stop() override {
+    lookup_.drop();
     if (queue_ != nullptr) queue_->close();
     queue_.reset();
     timer_->disarm();
@@ -116,6 +123,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   // How far the connection is. From connect to identify, own_ is the command of that name.
   enum class Step : uint8_t {
     down,          // waits for the next attempt; no queue_
+    lookup,        // the target's name is looked up again; no queue_
     greeting,      // socket and ICReq
     connect,       // Fabrics Connect
     capabilities,  // Property Get CAP
@@ -134,6 +142,7 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   void on_lost(const Error& error) override;
 
   nvme_tcp::Digests digests() const;
+  void try_again();
   void attempt();
   void run_own(Step step);
   void on_own();
@@ -152,9 +161,13 @@ class NvmeTcpPort final : public CommandPort, private NvmeTcpQueue::Owner {
   const HostIdentity host_;
   const NvmeTcpPortOptions options_;
   const Log log_;
-  std::unique_ptr<TlsContext> tls_;  // null: bytes go as they are
-  SocketAddress address_;
+  std::unique_ptr<TlsContext> tls_;       // null: bytes go as they are
+  std::vector<SocketAddress> addresses_;  // of the target; never empty
+  unsigned tries_ = 0;                    // since a connection was live
+  SocketAddress address_;                 // tried last
+  SocketAddress live_address_;            // that worked last; size 0: none
   std::unique_ptr<Clock::Timer> timer_;
+  BackgroundCall<Result<std::vector<SocketAddress>>> lookup_;
   Clock::TimePoint timer_at_{};  // when it is due, while a connection is up
   std::shared_ptr<NvmeTcpQueue> queue_;
   Step step_ = Step::down;
@@ -184,9 +197,9 @@ Result<void> NvmeTcpPort::prepare() {
   return {};
 }
 
-Result<void> NvmeTcpPort::open(const std::vector<SocketAddress>& addresses) {
-  for (const SocketAddress& address : addresses) {
-    address_ = address;
+Result<void> NvmeTcpPort::open(std::vector<SocketAddress> addresses) {
+  addresses_ = std::move(addresses);
+  for (size_t i = 0; i < addresses_.size(); ++i) {
     attempt();
     loop_.restart();
     while (step_ != Step::down && step_ != Step::live) loop_.run_one();
@@ -205,7 +218,31 @@ nvme_tcp::Digests NvmeTcpPort::digests() const {
   return {.header = needed, .data = needed};
 }
 
+// A target may have moved since its name was looked up.
+void NvmeTcpPort::try_again() {
+  const bool named =
+      target_.transport == NvmeTcpAddress::Transport::tcp && target_.endpoint.kind == Endpoint::Kind::name;
+  if (!named) return attempt();
+  step_ = Step::lookup;
+  if (!lookup_.running()) {
+    const int error = lookup_.start([target = target_] { return addresses_of(target); },
+                                    [this](const Result<std::vector<SocketAddress>>& found) {
+                                      // One that has no answer now is where it was.
+                                      if (found && !found->empty()) addresses_ = *found;
+                                      if (step_ == Step::lookup) attempt();
+                                    });
+    if (error != 0) return attempt();
+  }
+  arm(clock_.now() + lookup_patience);
+}
+
+// Tries the next address, beginning with the one that worked.
 void NvmeTcpPort::attempt() {
+  const auto worked = std::ranges::find_if(addresses_, [this](const SocketAddress& known) {
+    return known.size == live_address_.size && std::memcmp(known.get(), live_address_.get(), known.size) == 0;
+  });
+  const size_t first = worked == addresses_.end() ? 0 : static_cast<size_t>(worked - addresses_.begin());
+  address_ = addresses_[(first + tries_++) % addresses_.size()];
   step_ = Step::greeting;
   attempt_ends_ = clock_.now() + options_.attempt;
   const int fd = connect_to(address_);
@@ -357,6 +394,8 @@ void NvmeTcpPort::go_live() {
     if (log_) log_(LogLevel::info, "connected to " + name_ + " again");
   }
   was_live_ = true;
+  live_address_ = address_;
+  tries_ = 0;
   step_ = Step::live;
   keep_alive_at_ = clock_.now() + options_.keep_alive / 2;
   arm_live();
@@ -377,6 +416,8 @@ void NvmeTcpPort::on_timer() {
   const auto now = clock_.now();
   const auto queue = queue_;
   if (step_ == Step::down) {
+    try_again();
+  } else if (step_ == Step::lookup) {
     attempt();
   } else if (step_ == Step::live) {
     if (now >= queue->next_deadline()) {
@@ -442,9 +483,9 @@ Result<std::unique_ptr<CommandPort>> open_nvme_tcp_port(asio::io_context& loop, 
                                                         Log log, const NvmeTcpPortOptions& options) {
   auto port = std::make_unique<NvmeTcpPort>(loop, target, std::move(log), options);
   if (const auto prepared = port->prepare(); !prepared) return prepared.error();
-  const auto addresses = addresses_of(target);
+  auto addresses = addresses_of(target);
   if (!addresses) return addresses.error();
-  if (const auto opened = port->open(*addresses); !opened) return opened.error();
+  if (const auto opened = port->open(std::move(*addresses)); !opened) return opened.error();
   return std::unique_ptr<CommandPort>(std::move(port));
 }
 

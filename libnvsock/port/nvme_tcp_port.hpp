@@ -4,8 +4,10 @@
 // Connect, enabling the controller and Identify, within `attempt`. When it is lost, or is silent for two
 // thirds more than the keep-alive timeout, every command in flight ends with an errno, which means that its
 // outcome is unknown; the port connects again, after 20 ms and then ever more up to 1 s, for as long as it
-// lives. Commands submitted meanwhile complete with status::host_path_error and did nothing. What a session
-// of the relay protocol does about both is its own business (libnvsock/host/session_v2.hpp).
+// lives. A target that was given by name is looked up again each time, beside the loop; where that takes more
+// than 2 s, the addresses it had are tried meanwhile. Commands submitted meanwhile complete with
+// status::host_path_error and did nothing. What a session of the relay protocol does about both is its own
+// business (libnvsock/host/session_v2.hpp).
 //
 // A command that is not complete within its timeout ends the connection, as in Linux. Data goes one way, so
 // the first generation of the relay protocol does not work here: such a command ends with ENOTSUP.

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -237,6 +238,65 @@ class Gone(NvmeTcpTest):
         with self.raises_errno(errno.ECONNRESET):
             Call(os.read, old, 1).result(20)
         self.echo(100_000)
+
+
+class Moved(CsdTest):
+    """A target that is found by its name, in a mount namespace with an /etc of its own."""
+
+    def setUp(self):
+        self.directory = self.scratch()
+        self.mountpoint = f"{self.directory}/mnt"
+        os.mkdir(self.mountpoint)
+        self.names("127.0.0.1 drive.test")
+        self.write("resolv.conf", "nameserver 127.0.0.53\noptions timeout:30 attempts:1\n")
+        self.target = Target(self)
+        self.service = self.server(Server.source(5))
+        uri_by_name = uri(("drive.test", self.target.address[1]))
+        bound = [f"mount --bind {self.directory}/{name} /etc/{name}" for name in ("hosts", "resolv.conf")]
+        self.csdfs = self.process(["unshare", "--mount", "sh", "-ec", "; ".join(
+            [*bound, f"exec {CSDFS} -f '{uri_by_name}' {self.mountpoint}"])])
+        self.path = f"/proc/{self.csdfs.pid}/root{self.mountpoint}"
+        eventually(lambda: os.path.exists(f"{self.path}/status"), 10)
+        self.assertTrue(self.carries())
+
+    def write(self, name, text):
+        with open(f"{self.directory}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def names(self, text):
+        self.write("hosts", text + "\n")
+
+    def carries(self):
+        try:
+            with open(f"{self.path}/tcp/127.0.0.1:{self.service.port}", "rb") as stream:
+                return stream.read() == pattern(5)
+        except OSError:
+            return False
+
+    def status(self):
+        with open(f"{self.path}/status", encoding="utf-8") as status:
+            return status.read()
+
+    def test_its_name_is_looked_up_again(self):
+        self.names("127.0.0.2 drive.test")
+        self.target.kill()
+        Target(self, listen=f"127.0.0.2:{self.target.address[1]}")
+        eventually(self.carries, 10)
+        self.assertIn("reconnects: 1", self.status())
+
+    def test_while_its_name_has_no_answer_it_is_sought_where_it_was(self):
+        silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(silent.close)
+        silent.bind(("127.0.0.53", 53))
+        self.names("# nobody")
+        self.target.kill()
+        Target(self, listen=f"127.0.0.1:{self.target.address[1]}")
+        eventually(self.carries, 10)
+        self.assertGreater(len(silent.recv(512)), 0, "the name was asked for")
+        # Nor does the end wait for the answer.
+        self.csdfs.terminate()
+        self.csdfs.communicate(timeout=5 * SLOW)
+        self.assertEqual(self.csdfs.returncode, 0)
 
 
 class Liar(Cutter):
