@@ -33,6 +33,11 @@ void reply_moved(fuse_req_t request, size_t moved, int error) {
   }
 }
 
+// Users see an errno; what it takes to mend it is in the administrator's hands.
+void tell_limit(Mount& mount, int error) {
+  if (const auto news = mount.limits.news(error)) mount.log.error("opens fail: {}", *news);
+}
+
 }  // namespace
 
 // --- parked requests ---
@@ -131,6 +136,7 @@ void Connection::open(MountedDrive& drive, fuse_req_t request, const nvsock::End
   nvsock::Result<nvsock::StreamHandle> stream = drive.device().connect(endpoint, &self);
   if (!stream) {
     drive.mount().log.debug(stream.error().text);
+    tell_limit(drive.mount(), stream.error().code);
     fuse_reply_err(request, stream.error().code);
     return;
   }
@@ -147,7 +153,9 @@ void Connection::open(MountedDrive& drive, fuse_req_t request, const nvsock::End
 void Connection::answer_open(std::unique_ptr<Connection> connection, fuse_req_t request, bool waited) {
   Connection& self = *connection;
   if (waited && self.stream_->state() == Stream::State::failed) {
-    fuse_reply_err(request, self.take_error());
+    const int error = self.take_error();
+    tell_limit(self.drive_.mount(), error);
+    fuse_reply_err(request, error);
     return;
   }
   Mount& mount = self.drive_.mount();

@@ -1,9 +1,7 @@
 // csdfs: the mount and the one broker of a drive. Start-up, signals, shutdown.
 #include <linux/capability.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 #include <csignal>
@@ -12,6 +10,7 @@
 #include <functional>
 
 #include "daemon/descriptors.hpp"
+#include "daemon/limits.hpp"
 #include "daemon/privileges.hpp"
 #include "daemon/run_loop.hpp"
 #include "fuse/access_file.hpp"
@@ -33,15 +32,18 @@ int failed(const nvsock::Error& error) {
 }
 
 // Each connection of the emulated drive is a socket, and so many need more than the usual soft limit of 1024,
-// which is for select(2)'s sake. Where the hard limit is lower too, root may raise it.
-void allow_many_descriptors() {
-  constexpr rlim_t enough = nvsock::max_emulated_streams + 256;  // and what csdfs itself has open
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  const rlimit raised{.rlim_cur = std::max(limit.rlim_max, enough),
-                      .rlim_max = std::max(limit.rlim_max, enough)};
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &raised) != 0) setrlimit(RLIMIT_NOFILE, &limit);
+// which is for select(2)'s sake.
+constexpr unsigned own_descriptors = 256;
+
+// `status` tells how many connections there may be; where that is not so, it is said before somebody counts
+// on it.
+void warn_of_few_descriptors(spdlog::logger& log, unsigned long descriptors, unsigned connections) {
+  if (descriptors >= connections + own_descriptors) return;
+  log.warn(
+      "RLIMIT_NOFILE {} is not enough for the {} connections of this drive, each of which is a descriptor: "
+      "raise "
+      "the hard limit with ulimit -Hn or LimitNOFILE=",
+      descriptors, connections);
 }
 
 // CAP_SYS_ADMIN mounts and unmounts, sends vendor commands to /dev/nvmeN and enters the emulated drive's
@@ -77,7 +79,7 @@ void tell_that_others_may_nothing(spdlog::logger& log, bool foreground) {
   if (!foreground) std::fprintf(stderr, "csdfs: warning: %s\n", text);
 }
 
-int run(const Options& options) {
+int run(const Options& options, unsigned long descriptors) {
   const nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
   if (!mountpoint) return failed(mountpoint.error());
   nvsock::Result<AccessRules> rules{AccessRules()};
@@ -97,6 +99,9 @@ int run(const Options& options) {
                                       .drain_timeout = std::chrono::seconds(options.drain_timeout),
                                       .log = library_log(*log)});
   if (!device) return failed(device.error());
+
+  if (options.device.starts_with("emu:"))
+    warn_of_few_descriptors(*log, descriptors, (*device)->max_streams());
 
   Filesystem filesystem(loop, *log);
   filesystem.access().obey(std::move(*rules), options.access);
@@ -163,7 +168,8 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   nvsock::daemon::occupy_standard_descriptors();
   nvsock::daemon::close_inherited_descriptors();
-  csdfs::allow_many_descriptors();
+  const unsigned long descriptors =
+      nvsock::daemon::raise_descriptors(nvsock::max_emulated_streams + csdfs::own_descriptors);
   nvsock::disarm_preload_shim();
   nvsock::Result<csdfs::Options> options = csdfs::parse_options(argc, argv);
   if (!options) return csdfs::failed(options.error());
@@ -171,5 +177,5 @@ int main(int argc, char** argv) {
     std::fputs(options->help ? csdfs::usage().c_str() : "csdfs " NVSOCK_VERSION "\n", stdout);
     return 0;
   }
-  return csdfs::run(*options);
+  return csdfs::run(*options, descriptors);
 }

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "daemon/limits.hpp"
 #include "fuse/access.hpp"
 #include "fuse/forwarder.hpp"
 #include "fuse/open_file.hpp"
@@ -28,6 +29,7 @@ struct Mount {
   asio::io_context& loop;
   spdlog::logger& log;
   Access access{loop, log};
+  nvsock::daemon::LimitWatch limits{};
   ParkedPool parked{};
   OpenFiles files{};
 };

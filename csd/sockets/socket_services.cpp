@@ -217,8 +217,10 @@ SocketServices::SocketServices(asio::io_context& loop, std::shared_ptr<const Net
 int SocketServices::make_socket(int family, int type) const {
   const int fd = where_->make_socket(family, type);
   if (fd >= 0) return fd;
+  const int code = errno;
+  if (on_no_socket) on_no_socket(code);
   // Out of descriptors is a full drive; EMFILE would read as the client's own limit.
-  return errno == EMFILE ? -ENFILE : -errno;
+  return code == EMFILE ? -ENFILE : -code;
 }
 
 std::unique_ptr<Service> SocketServices::connect(Client client, const relay_v2::Target& target,

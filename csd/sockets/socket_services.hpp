@@ -6,6 +6,7 @@
 
 #include <asio/io_context.hpp>
 #include <cerrno>
+#include <functional>
 #include <memory>
 
 #include "csd/sockets/allow_list.hpp"
@@ -25,6 +26,9 @@ class SocketServices final : public ServiceFactory {
  public:
   // Services and listeners must not outlive it, nor it the loop.
   SocketServices(asio::io_context& loop, std::shared_ptr<const NetworkNamespace> where, Allowed allowed = {});
+
+  // Told the errno of a socket that could not be made, as for want of descriptors.
+  std::function<void(int error)> on_no_socket;
 
   std::unique_ptr<Service> connect(Client client, const relay_v2::Target& target,
                                    Service::Observer& observer) override;

@@ -1,6 +1,5 @@
 // csd-target: a CSD on the network. Linux's nvme-tcp driver connects to it and has a drive that csdfs mounts.
 #include <linux/capability.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -23,6 +22,7 @@
 #include "csd/target/subsystem.hpp"
 #include "csd/target/target_listener.hpp"
 #include "daemon/descriptors.hpp"
+#include "daemon/limits.hpp"
 #include "daemon/log_queue.hpp"
 #include "daemon/privileges.hpp"
 #include "libnvsock/base/asio_clock.hpp"
@@ -69,14 +69,6 @@ Log make_log(bool verbose) {
                                                                         const std::string& text) {
     if (level >= lowest) queue->add(level, text);
   };
-}
-
-// Each connection inside is a socket; the usual soft limit of 1024 is for select(2)'s sake.
-void allow_many_descriptors() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int failed(const Error& error) {
@@ -145,6 +137,10 @@ int run(const Options& options) {
   const auto storage = Namespace::open(loop, options.file, options.size);
   if (!storage) return failed(storage.error());
   const Log log = make_log(options.verbose);
+  daemon::LimitWatch limits;
+  services.on_no_socket = [&](int error) {
+    if (const auto news = limits.news(error)) log(LogLevel::error, "connections inside fail: " + *news);
+  };
   Subsystem subsystem(loop, clock, services, **storage,
                       {.nqn = options.nqn,
                        .hosts = options.hosts,
@@ -184,7 +180,8 @@ int main(int argc, char** argv) {
   nvsock::daemon::occupy_standard_descriptors();
   nvsock::daemon::close_inherited_descriptors();
   std::signal(SIGPIPE, SIG_IGN);
-  allow_many_descriptors();
+  // Each connection inside is a socket; the usual soft limit of 1024 is for select(2)'s sake.
+  nvsock::daemon::raise_descriptors(0);
   nvsock::disarm_preload_shim();
   Options options;
   CLI::App app("A computational storage drive on the network: an NVMe/TCP controller in software.",

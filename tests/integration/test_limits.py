@@ -8,6 +8,7 @@ stalls as a whole while a peer inside does not read, tells no causes, and forget
 import ctypes
 import errno
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -15,11 +16,12 @@ import sys
 
 from harness.case import CsdTest, main
 from harness.descriptors import fill, poll_now, read_exactly, read_to_end, set_nonblocking, write_all
-from harness.mount import emu
+from harness.mount import emu, is_mounted
 from harness.mount_abi import IOC_ERROR, ioctl_int
-from harness.process import process_state
+from harness.process import descriptor_count, process_state
 from harness.servers import POOL, Hole, Server, closed_port, full_listener, pattern, port_of
-from harness.settings import MIB, SCALE, SLOW
+from harness.settings import CSDFS, MIB, SCALE, SLOW
+from harness.target import Target, uri
 from harness.wait import Call, eventually
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -310,6 +312,56 @@ class FirstGeneration(LimitTest):
                 eventually(lambda: not self.drive.connections_to(manual.port), 10)
         for stream in [self.open(echo) for _ in range(4)]:
             self.echoes(stream)
+
+
+class Descriptors(CsdTest):
+    """Each connection of the emulated drive is a socket of csdfs."""
+
+    def setUp(self):
+        self.echo = self.server(Server.echo)
+
+    def test_without_one_an_open_fails_and_the_log_tells_what_to_do(self):
+        drive = self.mount("emu:")
+        before = resource.prlimit(drive.pid, resource.RLIMIT_NOFILE)
+        limit = descriptor_count(drive.pid) + 3
+        resource.prlimit(drive.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+        opened = []
+        with self.raises_errno(errno.ENFILE):
+            for _ in range(limit):
+                opened.append(self.fd(drive.open(self.echo.port)))
+        self.assertGreater(len(opened), 0)
+        for _ in range(20):
+            with self.raises_errno(errno.ENFILE):
+                drive.open(self.echo.port)
+        line = f"error: opens fail: RLIMIT_NOFILE {limit} is used up: raise it with ulimit -n or LimitNOFILE="
+        eventually(lambda: line in drive.log())
+        self.assertEqual(drive.log().count("is used up"), 1)
+        write_all(opened[0], b"x")
+        self.assertEqual(os.read(opened[0], 1), b"x")
+        resource.prlimit(drive.pid, resource.RLIMIT_NOFILE, before)
+        self.fd(drive.open(self.echo.port))
+
+    def test_a_target_without_one_tells_it_too(self):
+        target = Target(self)
+        drive = self.mount(uri(target.address))
+        before = resource.prlimit(target.process.pid, resource.RLIMIT_NOFILE)
+        limit = descriptor_count(target.process.pid)
+        resource.prlimit(target.process.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+        with self.raises_errno(errno.ENFILE):
+            drive.open(self.echo.port)
+        eventually(lambda: f"connections inside fail: RLIMIT_NOFILE {limit} is used up" in target.log())
+        self.assertNotIn("is used up", drive.log(), "csdfs has enough")
+
+    def test_a_limit_below_what_status_promises_is_told_at_the_start(self):
+        directory = self.scratch()
+        for device, told in (("emu:", True), ("emu:?relays=64", False)):
+            child = self.process(["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=1024:1024", CSDFS, "-f",
+                                  device, directory])
+            eventually(lambda: is_mounted(directory), 10)
+            child.terminate()
+            _, log = child.communicate(timeout=10 * SLOW)
+            self.assertEqual(child.returncode, 0, log)
+            self.assertEqual(b"warning: RLIMIT_NOFILE 1024 is not enough for the 16384 connections" in log, told, log)
 
 
 if __name__ == "__main__":
