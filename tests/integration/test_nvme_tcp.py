@@ -288,6 +288,7 @@ class Moved(CsdTest):
         silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(silent.close)
         silent.bind(("127.0.0.53", 53))
+        silent.settimeout(5 * SLOW)
         self.names("# nobody")
         self.target.kill()
         Target(self, listen=f"127.0.0.1:{self.target.address[1]}")
