@@ -116,8 +116,8 @@ Result<Control> Control::open(const std::string& mount) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd >= 0) return Control(fd);
   const int code = errno;
-  const char* const why = code == EACCES ? "only root and the user who mounted it may" : std::strerror(code);
-  return Error{code == ENOTCONN || code == ENOENT ? ENODEV : code, "cannot open " + path + ": " + why};
+  return Error{code == ENOTCONN || code == ENOENT ? ENODEV : code,
+               "cannot open " + path + ": " + std::strerror(code)};
 }
 
 Control::Control(Control&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
