@@ -180,6 +180,23 @@ class Routing(Fixture):
         expected = rf"^nvsock\[\d+\]: connect 127.0.0.1:{self.server.port} -> {self.drive.path}: connected\n$"
         self.assertRegex(done.stderr.decode(), expected)
 
+    def test_log_that_somebody_else_made_is_not_written(self):
+        place = self.scratch()
+        with open(f"{place}/precious", "wb") as precious, open(f"{place}/foreign", "wb") as foreign:
+            os.chmod(foreign.name, 0o666)
+            os.chown(foreign.name, 65534, -1)
+        os.symlink(precious.name, f"{place}/link")
+        os.symlink(f"{place}/nothing", f"{place}/dangling")
+        for name in ("foreign", "link", "dangling"):
+            self.assertIsNone(self.connect_only(self.shimmed(NVSOCK_LOG=f"{place}/{name}")))
+        self.assertEqual([os.path.getsize(file.name) for file in (precious, foreign)], [0, 0])
+        self.assertFalse(os.path.exists(f"{place}/nothing"))
+
+    def test_log_to_a_terminal_of_ones_own(self):
+        controller, terminal = map(self.fd, os.openpty())
+        self.assertIsNone(self.connect_only(self.shimmed(NVSOCK_LOG=os.ttyname(terminal))))
+        self.assertIn(b": connected", os.read(controller, 4096))
+
     def connect_only(self, environment):
         program = ("import errno, json, os, socket; e = socket.socket().connect_ex(('127.0.0.1', "
                    "int(os.environ['CASE_PORT']))); print(json.dumps(errno.errorcode.get(e)))")
