@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <unistd.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -49,11 +50,12 @@ KernelMount::KernelMount(asio::io_context& loop, Filesystem& filesystem)
     : filesystem_(filesystem), kernel_(loop), buffers_(request_size, kept_buffers, skew) {}
 
 KernelMount::~KernelMount() {
-  unmount();
+  (void)unmount();
   if (session_ != nullptr) fuse_session_destroy(session_);
+  if (nothing_ >= 0) close(nothing_);
 }
 
-nvsock::Result<void> KernelMount::mount(const std::string& mountpoint,
+nvsock::Result<void> KernelMount::mount(Mountpoint& mountpoint, bool by_path,
                                         const std::vector<std::string>& arguments) {
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   for (const std::string& argument : arguments) fuse_opt_add_arg(&args, argument.c_str());
@@ -61,8 +63,13 @@ nvsock::Result<void> KernelMount::mount(const std::string& mountpoint,
   session_ = fuse_session_new(&args, &Filesystem::operations(), sizeof(fuse_lowlevel_ops), &filesystem_);
   fuse_opt_free_args(&args);
   if (session_ == nullptr) return nvsock::Error{EINVAL, taken_message() + "; see csdfs --help"};
-  if (fuse_session_mount(session_, mountpoint.c_str()) != 0) {
-    return nvsock::Error{EIO, "cannot mount on " + mountpoint + ": " + taken_message()};
+  const std::string where = by_path ? mountpoint.path() : mountpoint.descriptor();
+  if (fuse_session_mount(session_, where.c_str()) != 0) {
+    return nvsock::Error{EIO, "cannot mount on " + mountpoint.path() + ": " + taken_message()};
+  }
+  if (!by_path) {
+    mountpoint_ = &mountpoint;
+    nothing_ = open("/dev/null", O_RDWR | O_CLOEXEC);  // now: there may be no descriptor left at the end
   }
   fuse_set_log_func(nullptr);  // from here on to standard error, where -d shows the requests
   mounted_ = true;
@@ -77,10 +84,20 @@ void KernelMount::serve_waiting() {
   for (int i = 0; mounted_ && i < last_requests && serve_request(); ++i) continue;
 }
 
-void KernelMount::unmount() {
-  if (!std::exchange(mounted_, false)) return;
-  kernel_.release();  // out of the loop; libfuse closes it
+nvsock::Result<void> KernelMount::unmount() {
+  if (!mounted_) return {};
+  stop_serving();
+  if (mountpoint_ != nullptr) return mountpoint_->unmount();
   fuse_session_unmount(session_);
+  return {};
+}
+
+void KernelMount::stop_serving() {
+  mounted_ = false;
+  kernel_.release();  // out of the loop; libfuse closes it
+  // Unmounting must not wait for an answer of ours. libfuse would look for the mount by its name again; it
+  // has still a number to close.
+  if (mountpoint_ != nullptr) dup2(nothing_, fuse_session_fd(session_));
 }
 
 void KernelMount::await_request() {
@@ -105,7 +122,12 @@ bool KernelMount::serve_request() {
   const int size = fuse_session_receive_buf(session_, &request);
   if (size == -EAGAIN || size == -EINTR) return false;
   if (size <= 0) {
-    unmount();
+    stop_serving();
+    if (mountpoint_ != nullptr) {
+      mountpoint_->let_go();
+    } else {
+      fuse_session_unmount(session_);
+    }
     if (on_unmounted) on_unmounted();
     return false;
   }

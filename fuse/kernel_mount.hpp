@@ -13,6 +13,7 @@
 #include <string>
 
 #include "fuse/filesystem.hpp"
+#include "fuse/mountpoint.hpp"
 #include "libnvsock/base/buffer.hpp"
 
 namespace csdfs {
@@ -22,17 +23,18 @@ class KernelMount {
   KernelMount(asio::io_context& loop, Filesystem& filesystem);
   ~KernelMount();
 
-  // Mounts and starts to serve. `arguments` is argv of what libfuse shall see. An error, with a sentence.
-  // Once.
-  nvsock::Result<void> mount(const std::string& mountpoint, const std::vector<std::string>& arguments);
+  // Mounts and starts to serve. `arguments` is argv of what libfuse shall see; `by_path`: fusermount3 has a
+  // part in it, and descriptors mean nothing to it. The mountpoint must outlive this. An error, with a
+  // sentence. Once.
+  nvsock::Result<void> mount(Mountpoint& mountpoint, bool by_path, const std::vector<std::string>& arguments);
 
   // Serves what the kernel has waiting, at most so much that a busy program cannot keep it from ending: files
   // that programs have closed are told by requests like any other.
   void serve_waiting();
 
   // Unmounts, lazily where the mount is in use, and stops serving. Requests the kernel still holds end
-  // with ENOTCONN.
-  void unmount();
+  // with ENOTCONN. An error: the mount stays, and is dead.
+  nvsock::Result<void> unmount();
 
   std::function<void()> on_unmounted;  // somebody else unmounted it
 
@@ -40,9 +42,12 @@ class KernelMount {
   void await_request();
   void serve_requests();
   bool serve_request();
+  void stop_serving();
 
   Filesystem& filesystem_;
+  Mountpoint* mountpoint_ = nullptr;  // null: the mount is libfuse's to undo
   fuse_session* session_ = nullptr;
+  int nothing_ = -1;  // /dev/null, which takes the place of /dev/fuse at the end
   bool mounted_ = false;
   asio::posix::stream_descriptor kernel_;  // /dev/fuse; owned by libfuse
   nvsock::BufferPool buffers_;

@@ -46,16 +46,21 @@ void warn_of_few_descriptors(spdlog::logger& log, unsigned long descriptors, uns
       descriptors, connections);
 }
 
+// Without root mounting and unmounting are the work of fusermount3, a setuid program; auto_unmount is so
+// always.
+bool needs_fusermount(const Options& options) {
+  return geteuid() != 0 || options.auto_unmount;
+}
+
 // CAP_SYS_ADMIN mounts and unmounts, sends vendor commands to /dev/nvmeN and enters the emulated drive's
 // network namespace for each of its sockets. The mountpoint may lie in a directory that only another user may
 // search, and is looked up at the end too. What leads into the drive, and in an emulated one what is
-// published there, may have low ports. Without root, mounting and unmounting are the work of fusermount3, a
-// setuid program.
-nvsock::Result<void> drop_privileges(const std::string& device) {
+// published there, may have low ports.
+nvsock::Result<void> drop_privileges(const Options& options) {
   nvsock::daemon::Kept kept{.capabilities = {CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE},
                             .setuid_programs = geteuid() != 0};
   // csd-target's socket may be another user's.
-  if (device.starts_with("unix:")) kept.capabilities.push_back(CAP_DAC_OVERRIDE);
+  if (options.device.starts_with("unix:")) kept.capabilities.push_back(CAP_DAC_OVERRIDE);
   return nvsock::daemon::drop_privileges(kept);
 }
 
@@ -80,16 +85,17 @@ void tell_that_others_may_nothing(spdlog::logger& log, bool foreground) {
 }
 
 int run(const Options& options, unsigned long descriptors) {
-  const nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
+  nvsock::Result<Mountpoint> mountpoint = prepare_mountpoint(options.mountpoint);
   if (!mountpoint) return failed(mountpoint.error());
   nvsock::Result<AccessRules> rules{AccessRules()};
   if (!options.access.empty()) rules = load_access_rules(options.access, getuid());
   if (!rules) return failed(rules.error());
 
   Daemon daemon(options.foreground);
-  if (const auto dropped = drop_privileges(options.device); !dropped) return failed(dropped.error());
+  if (const auto dropped = drop_privileges(options); !dropped) return failed(dropped.error());
   const auto log = make_log(options.foreground, options.verbose);
-  if (mountpoint->replaced) log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path);
+  if (mountpoint->replaced)
+    log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path());
   if (options.allow_other && options.access.empty()) tell_that_others_may_nothing(*log, options.foreground);
   warn_of_request_timeouts(*log);
 
@@ -109,23 +115,26 @@ int run(const Options& options, unsigned long descriptors) {
   KernelMount kernel_mount(loop, filesystem);
   Shutdown shutdown(loop, filesystem, *log, std::chrono::seconds(options.drain_timeout));
   filesystem.on_mounted = [&] {
-    log->info("{} is mounted on {}", options.device, mountpoint->path);
+    log->info("{} is mounted on {}", options.device, mountpoint->place());
     daemon.ready();
   };
+  int status = 0;
   const auto end = [&](bool cut) {
-    kernel_mount.unmount();
+    if (const auto unmounted = kernel_mount.unmount(); !unmounted) {
+      log->error("{}", unmounted.error().text);
+      status = 1;
+    }
     filesystem.end(cut);
     shutdown.start();
   };
-  int status = 0;
   kernel_mount.on_unmounted = [&] {
-    if (remove_dead_mount(mountpoint->path)) {
+    if (remove_dead_mount(mountpoint->path())) {
       log->error("somebody aborted the mount on {} (/sys/fs/fuse/connections): it was removed",
-                 mountpoint->path);
+                 mountpoint->path());
       status = 1;
       return end(true);
     }
-    log->info("{} was unmounted", mountpoint->path);
+    log->info("{} was unmounted", mountpoint->path());
     end(false);  // which it never is while a program has a file of it open
   };
   asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
@@ -141,7 +150,7 @@ int run(const Options& options, unsigned long descriptors) {
       log->info("signal {} again: ending at once", signal);
       return shutdown.end();
     }
-    log->info("signal {}: unmounting {}", signal, mountpoint->path);
+    log->info("signal {}: unmounting {}", signal, mountpoint->path());
     kernel_mount.serve_waiting();
     if (!shutdown.started()) end(true);  // unmounted by somebody else meanwhile
   };
@@ -156,7 +165,8 @@ int run(const Options& options, unsigned long descriptors) {
     const auto added = drive.forwarder().add({what}, {.rebind = false});
     if (!added) return failed(added.error());
   }
-  const nvsock::Result<void> mounted = kernel_mount.mount(mountpoint->path, options.fuse);
+  const nvsock::Result<void> mounted =
+      kernel_mount.mount(*mountpoint, needs_fusermount(options), options.fuse);
   if (!mounted) return failed(mounted.error());
   nvsock::daemon::run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return shutdown.lost() ? 1 : status;

@@ -37,6 +37,7 @@ struct Parsed {
   char* busy_poll = nullptr;
   char* access = nullptr;
   bool allow_other = false;
+  bool auto_unmount = false;
   std::vector<Publication> published;
   std::vector<nvsock::ForwardSpec> forwards;
   std::string error;
@@ -45,6 +46,7 @@ struct Parsed {
 constexpr int key_publish = 1;
 constexpr int key_forward = 2;
 constexpr int key_allow_other = 3;  // libfuse's too
+constexpr int key_auto_unmount = 4;
 
 #define FLAG(text, member) \
   { text, offsetof(Parsed, member), 1 }
@@ -71,6 +73,7 @@ const fuse_opt specification[] = {
     KEY("publish=", key_publish),
     KEY("forward=", key_forward),
     KEY("allow_other", key_allow_other),
+    KEY("auto_unmount", key_auto_unmount),
     // For mount(8) and its table, not for the file system.
     KEY("auto", FUSE_OPT_KEY_DISCARD),
     KEY("noauto", FUSE_OPT_KEY_DISCARD),
@@ -127,6 +130,10 @@ int take(void* data, const char* argument, int key, fuse_args*) {
   }
   if (key == key_allow_other) {
     parsed.allow_other = true;
+    return keep;
+  }
+  if (key == key_auto_unmount) {
+    parsed.auto_unmount = true;
     return keep;
   }
   if (std::strncmp(argument, "x-", 2) == 0 || std::strncmp(argument, "comment=", 8) == 0) return drop;
@@ -221,6 +228,7 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
     if (!value) return value.error();
     option = *value;
   }
+  options.auto_unmount = parsed.auto_unmount;
   if (parsed.device == nullptr || parsed.mountpoint == nullptr) {
     return nvsock::Error{EINVAL, "DEVICE and MOUNTPOINT are needed, such as: csdfs emu: /mnt/csd"};
   }

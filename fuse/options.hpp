@@ -23,6 +23,7 @@ struct Options {
   unsigned busy_poll = 50;         // microseconds
   bool allow_other = false;        // others than the user may enter the mount
   std::string access;              // file of rules, absolute; empty: none
+  bool auto_unmount = false;       // by fusermount3, which waits for the end
   std::vector<Publication> published;
   std::vector<nvsock::ForwardSpec> forwards;
   std::vector<std::string> fuse;  // argv of what libfuse and the kernel shall see

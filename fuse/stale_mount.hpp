@@ -5,16 +5,12 @@
 
 #include <string>
 
+#include "fuse/mountpoint.hpp"
 #include "libnvsock/base/result.hpp"
 
 namespace csdfs {
 
-struct Mountpoint {
-  std::string path;       // absolute, without symbolic links
-  bool replaced = false;  // a dead mount was there
-};
-
-// Makes PATH absolute and checks that it is a directory. A mount of csdfs whose daemon is gone (every
+// Makes PATH absolute and holds it if it is a directory. A mount of csdfs whose daemon is gone (every
 // access answers ENOTCONN) is detached first. Those of other FUSE daemons are refused (EBUSY). A live csdfs
 // on the same place is refused (EBUSY), and so is any mount whose daemon does not answer, because it is
 // stopped.

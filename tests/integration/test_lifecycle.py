@@ -13,7 +13,7 @@ import unittest
 
 from harness.case import CsdTest, main
 from harness.descriptors import poll_now, read_exactly, write_all
-from harness.mount import is_mounted
+from harness.mount import is_mounted, mounts_on
 from harness.process import LIBC, cpu_ticks, process_state, spawn, thread_count
 from harness.servers import Hole, Server, full_listener, pattern, port_of
 from harness.settings import CSDFS, MIB, SLOW
@@ -326,6 +326,62 @@ class Mounting(CsdTest):
     def end(self, argument, directory):
         self.unmount(directory)
         eventually(lambda: not any(is_mounted(directory) for _ in Background.daemons(argument)), 10)
+
+    def swapped(self):
+        """csdfs has found its mountpoint, a directory, and asks the drive what it is; meanwhile the directory gets another
+        name, and a link to another one takes its place. Returns the two, once the drive has answered."""
+        place = self.scratch()
+        mountpoint, moved, other = (os.path.join(place, name) for name in ("mnt", "moved", "other"))
+        os.mkdir(mountpoint)
+        os.mkdir(other)
+        for directory in (moved, other):
+            self.addCleanup(lambda directory=directory: is_mounted(directory) and
+                            subprocess.run(["umount", "-l", directory], check=False))
+        target = Target(self)
+        target.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(target.process.send_signal, signal.SIGCONT)
+        child = self.process([CSDFS, "-f", uri(target.address), mountpoint])
+        eventually(lambda: mountpoint in map(os.path.realpath, self.held(child.pid)) and self.connects(child.pid))
+        os.rename(mountpoint, moved)
+        os.symlink(other, mountpoint)
+        target.process.send_signal(signal.SIGCONT)
+        return child, moved, other
+
+    @staticmethod
+    def held(pid):
+        return [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
+
+    def connects(self, pid):
+        return any(os.readlink(name).startswith("socket:") for name in self.held(pid))
+
+    def test_a_path_that_is_swapped_while_the_drive_is_asked_is_not_followed(self):
+        child, moved, other = self.swapped()
+        eventually(lambda: is_mounted(moved) or is_mounted(other), 10)
+        self.assertTrue(is_mounted(moved))
+        self.assertFalse(is_mounted(other))
+        child.send_signal(signal.SIGTERM)
+        self.assertEqual(child.wait(10 * SLOW), 0)
+        self.assertFalse(is_mounted(moved))
+
+    def test_what_was_mounted_over_it_is_not_unmounted(self):
+        directory = self.place()
+        drive = self.mount(directory=directory)
+        below = mounts_on(directory)
+        subprocess.run(["mount", "-t", "tmpfs", "nvsock-test", directory], check=True)
+        over = mounts_on(directory) - below
+        self.assertEqual(drive.terminate(), 1)
+        self.assertEqual(mounts_on(directory), below | over)
+        self.assertIn("something is mounted over it", drive.log())
+
+    def test_a_mount_that_moved_along_with_a_directory_above_is_unmounted(self):
+        above = os.path.join(self.scratch(), "above")
+        os.makedirs(f"{above}/mnt")
+        drive = self.mount(directory=f"{above}/mnt")
+        os.rename(above, above + "-moved")
+        os.symlink("/", above)
+        self.addCleanup(lambda: is_mounted(f"{above}-moved/mnt") and self.unmount(f"{above}-moved/mnt"))
+        self.assertEqual(drive.terminate(), 0)
+        self.assertFalse(is_mounted(f"{above}-moved/mnt"))
 
     def test_mountpoint_with_blanks_and_a_trailing_slash(self):
         directory = self.place("a b\tc")
