@@ -219,10 +219,12 @@ LogQueue::~LogQueue() {
 
 // REQUIRES: the mutex is held.
 void LogQueue::start() {
-  // Signals are the business of the threads that expect them.
+  // Signals are the business of the threads that expect them; but that of a system call which is forbidden is
+  // this one's (daemon/system_calls.hpp).
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
+  sigdelset(&all, SIGSYS);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     std::thread([shared = shared_] { shared->write_lines(); }).detach();

@@ -13,6 +13,7 @@
 #include "daemon/limits.hpp"
 #include "daemon/privileges.hpp"
 #include "daemon/run_loop.hpp"
+#include "daemon/system_calls.hpp"
 #include "fuse/access_file.hpp"
 #include "fuse/daemon.hpp"
 #include "fuse/filesystem.hpp"
@@ -64,6 +65,27 @@ nvsock::Result<void> drop_privileges(const Options& options) {
   return nvsock::daemon::drop_privileges(kept);
 }
 
+// A filter would be fusermount3's as well, and without privileges of ours keep it from having its own.
+nvsock::Result<nvsock::daemon::OnForbidden> restrict_system_calls(const Options& options) {
+  using nvsock::daemon::OnForbidden;
+  const bool possible = !needs_fusermount(options);
+  const OnForbidden chosen = options.seccomp.value_or(possible ? OnForbidden::kill : OnForbidden::none);
+  if (chosen != OnForbidden::none && !possible)
+    return nvsock::Error{EINVAL,
+                         "seccomp= needs root and no auto_unmount: it would keep fusermount3 from working"};
+  const bool emulated = options.device.starts_with("emu:");
+  const auto restricted =
+      nvsock::daemon::restrict_system_calls("csdfs", chosen,
+                                            {.mounts = true,
+                                             .commands_nvme = options.device.starts_with("/"),
+                                             .enters_networks = emulated,
+                                             .socket_files = true,
+                                             .local_sockets = true},
+                                            options.foreground);
+  if (!restricted) return restricted.error();
+  return chosen;
+}
+
 // New kernels can abort a whole mount when one request waits too long, as a blocked read does by design.
 void warn_of_request_timeouts(spdlog::logger& log) {
   for (const char* name : {"default_request_timeout", "max_request_timeout"}) {
@@ -93,6 +115,8 @@ int run(const Options& options, unsigned long descriptors) {
 
   Daemon daemon(options.foreground);
   if (const auto dropped = drop_privileges(options); !dropped) return failed(dropped.error());
+  const auto on_forbidden = restrict_system_calls(options);
+  if (!on_forbidden) return failed(on_forbidden.error());
   const auto log = make_log(options.foreground, options.verbose);
   if (mountpoint->replaced)
     log->warn("replaced the mount that a killed csdfs left on {}", mountpoint->path());
@@ -168,6 +192,8 @@ int run(const Options& options, unsigned long descriptors) {
   const nvsock::Result<void> mounted =
       kernel_mount.mount(*mountpoint, needs_fusermount(options), options.fuse);
   if (!mounted) return failed(mounted.error());
+  const auto forbidden = nvsock::daemon::forbid_mounting(*on_forbidden, options.foreground);
+  if (!forbidden) return failed(forbidden.error());
   nvsock::daemon::run_loop(loop, std::chrono::microseconds(options.busy_poll));
   return shutdown.lost() ? 1 : status;
 }

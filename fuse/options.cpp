@@ -21,7 +21,7 @@ using nvsock::Result;
 
 struct Parsed {
   ~Parsed() {
-    for (char* text : {device, mountpoint, connect_timeout, drain_timeout, busy_poll, access})
+    for (char* text : {device, mountpoint, connect_timeout, drain_timeout, busy_poll, access, seccomp})
       std::free(text);
   }
 
@@ -37,6 +37,7 @@ struct Parsed {
   char* busy_poll = nullptr;
   char* access = nullptr;
   bool allow_other = false;
+  char* seccomp = nullptr;
   bool auto_unmount = false;
   std::vector<Publication> published;
   std::vector<nvsock::ForwardSpec> forwards;
@@ -70,6 +71,7 @@ const fuse_opt specification[] = {
     TEXT("drain_timeout=%s", drain_timeout),
     TEXT("busy_poll=%s", busy_poll),
     TEXT("access=%s", access),
+    TEXT("seccomp=%s", seccomp),
     KEY("publish=", key_publish),
     KEY("forward=", key_forward),
     KEY("allow_other", key_allow_other),
@@ -181,6 +183,7 @@ constexpr char usage_options[] =
     "    -o connect_timeout=S   give up connecting after S seconds (130)\n"
     "    -o drain_timeout=S     after the last close, try S seconds to send the rest (30)\n"
     "    -o busy_poll=US        look for more work this long before sleeping (50; 0: never)\n"
+    "    -o seccomp=WHAT        what a system call that csdfs never makes does: kill, log or none\n"
     "    -o publish=[HOST:]PORT=ADDRESS:PORT\n"
     "                           let connections to that port inside the drive reach a TCP\n"
     "                           service of this host; may be given several times\n"
@@ -227,6 +230,11 @@ nvsock::Result<Options> parse_options(int argc, char** argv) {
     const Result<unsigned> value = parse_in_range(range, text, option);
     if (!value) return value.error();
     option = *value;
+  }
+  if (parsed.seccomp != nullptr) {
+    options.seccomp = nvsock::daemon::parse_on_forbidden(parsed.seccomp);
+    if (!options.seccomp)
+      return nvsock::Error{EINVAL, std::string("seccomp=") + parsed.seccomp + " is not kill, log or none"};
   }
   options.auto_unmount = parsed.auto_unmount;
   if (parsed.device == nullptr || parsed.mountpoint == nullptr) {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,9 +23,11 @@
 #include "csd/target/subsystem.hpp"
 #include "csd/target/target_listener.hpp"
 #include "daemon/descriptors.hpp"
+#include "daemon/landlock.hpp"
 #include "daemon/limits.hpp"
 #include "daemon/log_queue.hpp"
 #include "daemon/privileges.hpp"
+#include "daemon/system_calls.hpp"
 #include "libnvsock/base/asio_clock.hpp"
 #include "libnvsock/base/preload_shim.hpp"
 
@@ -43,6 +46,7 @@ struct Options {
   std::vector<std::string> hosts;
   unsigned lease = 30;
   std::string tls_key;
+  std::string seccomp = "kill";
   bool verbose = false;
 };
 
@@ -81,6 +85,30 @@ Result<void> drop_privileges(const Options& options) {
   daemon::Kept kept{.user = options.user};
   if (!options.netns.empty()) kept.capabilities = {CAP_SYS_ADMIN, CAP_NET_BIND_SERVICE};
   return daemon::drop_privileges(kept);
+}
+
+// Where the folder is that a file lies in, behind symbolic links; with such, resolv.conf is another
+// program's.
+std::string folder_of(const std::string& path) {
+  std::error_code failed;
+  return std::filesystem::weakly_canonical(path, failed).parent_path();
+}
+
+// Names are looked up for as long as it runs, in files that are replaced meanwhile: rules are for folders.
+// The numbers of questions to name servers come from /dev/urandom.
+Result<void> restrict_reach(const Options& options) {
+  daemon::Reach reach{.read = {"/etc", folder_of("/etc/resolv.conf"), "/dev/urandom"},
+                      .listens = !options.allow_listen.empty()};
+  if (!options.netns.empty()) reach.read.push_back(folder_of("/etc/netns/" + options.netns + "/resolv.conf"));
+  if (options.listen.starts_with("unix:")) reach.remove_in = {folder_of(options.listen.substr(5))};
+  return daemon::restrict_reach(reach);
+}
+
+Result<void> restrict_system_calls(const Options& options) {
+  const auto chosen = daemon::parse_on_forbidden(options.seccomp);
+  return daemon::restrict_system_calls(
+      "csd-target", chosen.value_or(daemon::OnForbidden::kill),
+      {.enters_networks = !options.netns.empty(), .socket_files = options.listen.starts_with("unix:")}, true);
 }
 
 // The end: hosts are gone, and what they had closed in good order gets a few seconds to reach its services.
@@ -150,6 +178,8 @@ int run(const Options& options) {
   auto listener = TargetListener::open(loop, subsystem, options.listen, log);
   if (!listener) return failed(listener.error());
   if (const auto dropped = drop_privileges(options); !dropped) return failed(dropped.error());
+  if (const auto restricted = restrict_reach(options); !restricted) return failed(restricted.error());
+  if (const auto restricted = restrict_system_calls(options); !restricted) return failed(restricted.error());
 
   asio::signal_set signals(loop, SIGTERM, SIGINT);
   Shutdown shutdown(loop, subsystem);
@@ -209,6 +239,10 @@ int main(int argc, char** argv) {
       ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });
   app.add_option("--lease", options.lease, "seconds that connections outlive the way to their host")
       ->check(CLI::Range(1u, nvsock::csd::max_lease))
+      ->capture_default_str();
+  app.add_option("--seccomp", options.seccomp,
+                 "what a system call that csd-target never makes does: kill, log or none")
+      ->check(CLI::IsMember({"kill", "log", "none"}))
       ->capture_default_str();
   app.add_flag("-v,--verbose", options.verbose, "log hosts that come and go");
   try {

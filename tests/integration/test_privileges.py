@@ -37,6 +37,7 @@ class PrivilegeTest(CsdTest):
             for name in ("CapInh", "CapAmb"):
                 self.assertEqual(int(thread[name], 16), 0, f"{name} of thread {thread['Pid']}")
             self.assertEqual(thread["NoNewPrivs"], str(int(no_new_privs)))
+            self.assertEqual(thread["Seccomp"], "2", f"a filter of system calls for thread {thread['Pid']}")
 
     def assert_nobody_else_has(self, reader):
         """The other end of a pipe is closed."""
@@ -113,13 +114,39 @@ class Mounts(PrivilegeTest):
             mount --bind {place}/fuse /dev/fuse
             setpriv --reuid {USER} --clear-groups {CSDFS} -f emu: {place}/mnt & csdfs=$!
             until grep -q ' {place}/mnt fuse.csdfs ' /proc/self/mounts; do kill -0 $csdfs; sleep 0.01; done
-            grep -E '^(CapPrm|CapEff|NoNewPrivs):' /proc/$csdfs/status
+            grep -E '^(CapPrm|CapEff|NoNewPrivs|Seccomp):' /proc/$csdfs/status
             kill $csdfs
             wait $csdfs
             grep -c ' {place}/mnt fuse.csdfs ' /proc/self/mounts || true"""
         child = self.process(["unshare", "--mount", "bash", "-c", script])
         said = self.output(child).decode().split()
-        self.assertEqual(said, ["CapPrm:", "0" * 16, "CapEff:", "0" * 16, "NoNewPrivs:", "0", "0"])
+        self.assertEqual(said, ["CapPrm:", "0" * 16, "CapEff:", "0" * 16, "NoNewPrivs:", "0", "Seccomp:", "0",
+                                "0"])
+
+    def test_the_filter_of_system_calls_can_be_left_out(self):
+        for what, filtered in (("none", "0"), ("log", "2"), ("kill", "2")):
+            drive = self.mount("emu:", options=["-o", f"seccomp={what}"])
+            self.assertEqual({thread["Seccomp"] for thread in threads(drive.pid)}, {filtered}, what)
+
+    def test_filters_that_cannot_be_are_told(self):
+        def said(options, *before):
+            run = subprocess.run([*before, CSDFS, "-o", options, "emu:", self.scratch()], check=False,
+                                 capture_output=True, text=True, timeout=10 * SLOW)
+            self.assertEqual((run.returncode, run.stdout), (1, ""))
+            return run.stderr
+
+        self.assertEqual(said("seccomp=off"), "csdfs: seccomp=off is not kill, log or none\n")
+        self.assertIn("seccomp= needs root and no auto_unmount", said("seccomp=kill,auto_unmount"))
+
+    def test_fusermount_that_unmounts_by_itself_still_does(self):
+        drive = self.mount("emu:", options=["-o", "auto_unmount"])
+        self.assertEqual({thread["Seccomp"] for thread in threads(drive.pid)}, {"0"})
+        drive.kill()
+        eventually(lambda: not is_mounted(drive.path))
+
+    def test_after_mounting_it_mounts_no_more(self):
+        filters = {thread["Seccomp_filters"] for thread in threads(self.mount("emu:").pid)}
+        self.assertEqual(filters, {"2"})
 
     def test_its_memory_is_its_own(self):
         self.assert_not_dumpable(self.mount("emu:").pid)
@@ -167,6 +194,20 @@ class Drive(PrivilegeTest):
                     self.assertEqual(set(thread["Uid"].split()), {str(user.pw_uid)})
                     self.assertEqual(set(thread["Gid"].split()), {str(user.pw_gid)})
                     self.assertEqual(set(map(int, thread["Groups"].split())), set(os.getgrouplist(USER, user.pw_gid)))
+
+    def test_the_filter_of_system_calls_can_be_left_out(self):
+        for what, filtered in (("none", "0"), ("log", "2"), ("kill", "2")):
+            target = Target(self, "--seccomp", what)
+            self.work(target)
+            self.assertEqual({thread["Seccomp"] for thread in threads(target.process.pid)}, {filtered}, what)
+
+    def test_its_unix_socket_is_removed_at_the_end(self):
+        place = self.scratch()
+        target = Target(self, listen=f"unix:{place}/target")
+        self.assertEqual(os.listdir(place), ["target"])
+        target.process.send_signal(signal.SIGTERM)
+        self.assertEqual(target.process.wait(10 * SLOW), 0)
+        self.assertEqual(os.listdir(place), [])
 
     def test_a_user_that_is_none_or_cannot_be_become_is_told(self):
         def said(user, *before):
