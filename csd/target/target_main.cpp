@@ -19,6 +19,7 @@
 #include "csd/sockets/allow_list.hpp"
 #include "csd/sockets/netns.hpp"
 #include "csd/sockets/socket_services.hpp"
+#include "csd/target/host_keys.hpp"
 #include "csd/target/namespace.hpp"
 #include "csd/target/subsystem.hpp"
 #include "csd/target/target_listener.hpp"
@@ -45,7 +46,7 @@ struct Options {
   std::vector<std::string> allow_listen;
   std::vector<std::string> hosts;
   unsigned lease = 30;
-  std::string tls_key;
+  std::vector<std::string> tls_keys;
   std::string seccomp = "kill";
   bool verbose = false;
 };
@@ -150,10 +151,10 @@ int run(const Options& options) {
   if (!where) return failed(where.error());
 
   std::unique_ptr<TlsContext> tls;
-  if (!options.tls_key.empty()) {
-    const auto key = load_tls_key(options.tls_key);
-    if (!key) return failed(key.error());
-    auto context = TlsContext::for_target(*key, {options.nqn, std::string(nvme::discovery_nqn)});
+  if (!options.tls_keys.empty()) {
+    auto keys = load_host_keys(options.tls_keys);
+    if (!keys) return failed(keys.error());
+    auto context = TlsContext::for_target(std::move(*keys), {options.nqn, std::string(nvme::discovery_nqn)});
     if (!context) return failed(context.error());
     tls = std::move(*context);
   }
@@ -235,7 +236,10 @@ int main(int argc, char** argv) {
   app.add_option("--allow-listen", options.allow_listen,
                  "HOST:PORT where hosts may listen, to publish services, * for any (default: none)");
   app.add_option("--hostnqn", options.hosts, "host that may connect (default: all)");
-  app.add_option("--tls-key", options.tls_key, "file with a TLS key; hosts need it (default: no TLS)")
+  app.add_option(
+         "--tls-key", options.tls_keys,
+         "HOSTNQN=FILE, a directory of files named so, or a FILE for all hosts: TLS keys, which hosts "
+         "need (default: no TLS)")
       ->check([](const std::string& file) { return file.empty() ? "the name of a file is expected" : ""; });
   app.add_option("--lease", options.lease, "seconds that connections outlive the way to their host")
       ->check(CLI::Range(1u, nvsock::csd::max_lease))

@@ -84,6 +84,16 @@ TlsSecret::~TlsSecret() {
   OPENSSL_cleanse(bytes_.data(), bytes_.size());
 }
 
+const TlsKey* TlsKeys::find(std::string_view host) const {
+  const auto own = by_host.find(host);
+  if (own != by_host.end()) return &own->second;
+  return common ? &*common : nullptr;
+}
+
+bool TlsKeys::sha384() const {
+  return common ? common->sha384 : !by_host.empty() && by_host.begin()->second.sha384;
+}
+
 Result<TlsKey> parse_tls_key(std::string_view text) {
   if (!text.starts_with(prefix)) return invalid("it does not begin with \"" + std::string(prefix) + '"');
   text.remove_prefix(prefix.size());

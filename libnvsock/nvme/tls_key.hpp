@@ -17,6 +17,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -47,6 +49,20 @@ struct TlsKey {
   bool sha384 = false;    // the hash of everything, and the cipher suite's; else SHA-256
   bool retained = false;  // used as it is (HH 00)
   TlsSecret secret;       // as long as a hash
+};
+
+// Those of a target.
+struct TlsKeys {
+  TlsKeys() = default;
+  TlsKeys(const TlsKey& for_all) : common(for_all) {}
+
+  // A host's own, or else the one for all; null: it has none.
+  const TlsKey* find(std::string_view host) const;
+  // The hash of all of them.
+  bool sha384() const;
+
+  std::optional<TlsKey> common{};
+  std::map<std::string, TlsKey, std::less<>> by_host{};  // by NQN
 };
 
 // EINVAL with a sentence that names what is wrong, and no byte of the key.

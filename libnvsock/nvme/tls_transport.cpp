@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "libnvsock/base/quoted.hpp"
 
@@ -52,7 +53,7 @@ class Context final : public TlsContext {
   static SSL_SESSION* session_of(SSL* ssl, const TlsPsk& psk);
 
   const End end;
-  TlsKey key;                           // target
+  TlsKeys keys;                         // target
   std::vector<std::string> subsystems;  // target
   TlsPsk psk;                           // host
   std::string refused;                  // host: the sentence when the target does not take the key
@@ -214,7 +215,12 @@ SSL_SESSION* TlsTransport::find(SSL* ssl, std::string_view identity) {
     failure_ = "host " + quoted(host_) + " has a TLS key for another subsystem, " + quoted(named->subsystem);
     return nullptr;
   }
-  const auto psk = derive_tls_psk(context_.key, named->host, named->subsystem, named->version);
+  const TlsKey* const key = context_.keys.find(host_);
+  if (key == nullptr) {
+    failure_ = "there is no TLS key for host " + quoted(host_);
+    return nullptr;
+  }
+  const auto psk = derive_tls_psk(*key, named->host, named->subsystem, named->version);
   if (!psk || psk->identity != identity) {
     failure_ = "host " + quoted(host_) + " has another TLS key";
     return nullptr;
@@ -417,12 +423,12 @@ Result<std::unique_ptr<TlsContext>> TlsContext::for_host(const TlsKey& key, std:
   return std::unique_ptr<TlsContext>(std::move(context));
 }
 
-Result<std::unique_ptr<TlsContext>> TlsContext::for_target(const TlsKey& key,
+Result<std::unique_ptr<TlsContext>> TlsContext::for_target(TlsKeys keys,
                                                            std::vector<std::string> subsystems) {
   auto context = std::make_unique<Context>(Context::End::target);
-  context->key = key;
+  context->keys = std::move(keys);
   context->subsystems = std::move(subsystems);
-  if (!context->prepare(key.sha384)) return out_of_openssl();
+  if (!context->prepare(context->keys.sha384())) return out_of_openssl();
   return std::unique_ptr<TlsContext>(std::move(context));
 }
 

@@ -33,9 +33,8 @@ class TlsContext {
   // A host's. `identity_version` is 0 or 1. EINVAL with a sentence: version 0 cannot express names this long.
   static Result<std::unique_ptr<TlsContext>> for_host(const TlsKey& key, std::string_view host,
                                                       std::string_view subsystem, unsigned identity_version);
-  // A target's, for hosts of any name that have the key for one of the subsystems.
-  static Result<std::unique_ptr<TlsContext>> for_target(const TlsKey& key,
-                                                        std::vector<std::string> subsystems);
+  // A target's, for hosts that have their key for one of the subsystems. REQUIRES: keys of one hash.
+  static Result<std::unique_ptr<TlsContext>> for_target(TlsKeys keys, std::vector<std::string> subsystems);
 
   virtual ~TlsContext() = default;
 

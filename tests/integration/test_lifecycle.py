@@ -328,8 +328,8 @@ class Mounting(CsdTest):
         eventually(lambda: not any(is_mounted(directory) for _ in Background.daemons(argument)), 10)
 
     def swapped(self):
-        """csdfs has found its mountpoint, a directory, and asks the drive what it is; meanwhile the directory gets another
-        name, and a link to another one takes its place. Returns the two, once the drive has answered."""
+        """csdfs has found its mountpoint, a directory, and asks the drive what it is; meanwhile the directory gets
+        another name, and a link to another one takes its place. Returns the two, once the drive has answered."""
         place = self.scratch()
         mountpoint, moved, other = (os.path.join(place, name) for name in ("mnt", "moved", "other"))
         os.mkdir(mountpoint)

@@ -13,6 +13,7 @@ import time
 
 from harness import nvme_tcp, nvme_tls
 from harness.case import CsdTest, main
+from harness.descriptors import read_exactly
 from harness.nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABRICS, H2C_DATA, HDGST, IC_REQ, LAST,
                               R2T, VS, Ended, Host, Queue)
 from harness.process import cpu_ticks, spawn
@@ -913,6 +914,111 @@ class Tls(CsdTest):
         sock.sendall(b"\x16\x03\x01")
         self.assertEqual(sock.recv(1), b"")
         eventually(lambda: "no Connect in time" in self.target.log())
+
+
+class HostKeys(CsdTest):
+    """A key for each host."""
+
+    OTHER = HOST + "-other"
+
+    def setUp(self):
+        self.keys = {HOST: nvme_tls.Key(self), self.OTHER: nvme_tls.Key(self)}
+
+    def start(self, *values):
+        self.target = Target(self, *(word for value in values for word in ("--tls-key", value)))
+
+    def each(self):
+        return [f"{host}={key.path}" for host, key in self.keys.items()]
+
+    def queue(self, host, key):
+        return nvme_tls.tls_queue(self, self.target.address, *key.psk(host, NQN))
+
+    def assert_gets_in(self, host, key):
+        self.assertEqual(self.queue(host, key).connect_command(NQN, host=host).status, 0)
+
+    def assert_refused(self, host, key, why):
+        run = nvme_tls.s_client(self, self.target.address, *key.psk(host, NQN))
+        run.communicate(timeout=20 * SLOW)
+        self.assertNotEqual(run.returncode, 0)
+        eventually(lambda: why in self.target.log().rstrip().rsplit("\n", 1)[-1], 5)
+
+    def test_each_host_gets_in_with_its_own(self):
+        self.start(*self.each())
+        for host, key in self.keys.items():
+            self.assert_gets_in(host, key)
+
+    def test_no_host_gets_in_as_another(self):
+        self.start(*self.each())
+        self.assert_refused(self.OTHER, self.keys[HOST], f'host "{self.OTHER}" has another TLS key')
+        answer = self.queue(HOST, self.keys[HOST]).connect_command(NQN, host=self.OTHER)
+        self.assertEqual(answer.status, 0x184)
+        eventually(lambda: f'host "{HOST}", by its TLS key, may not connect as "{self.OTHER}"' in self.target.log())
+
+    def test_a_host_without_a_key_is_refused(self):
+        self.start(self.each()[0])
+        self.assert_refused(self.OTHER, self.keys[HOST], f'there is no TLS key for host "{self.OTHER}"')
+        self.assert_gets_in(HOST, self.keys[HOST])
+
+    def test_the_key_of_all_hosts_is_not_one_of_those_that_have_their_own(self):
+        common = nvme_tls.Key(self)
+        self.start(common.path, self.each()[0])
+        self.assert_refused(HOST, common, f'host "{HOST}" has another TLS key')
+        self.assert_gets_in(HOST, self.keys[HOST])
+        self.assert_gets_in(self.OTHER, common)
+
+    def directory(self):
+        place = self.scratch()
+        for host, key in self.keys.items():
+            os.link(key.path, f"{place}/{host}")
+        return place
+
+    def test_a_directory_of_keys(self):
+        place = self.directory()
+        with open(f"{place}/.swp", "wb"):
+            pass
+        self.start(place)
+        for host, key in self.keys.items():
+            self.assert_gets_in(host, key)
+        self.assert_refused(self.OTHER, self.keys[HOST], f'host "{self.OTHER}" has another TLS key')
+        self.assert_refused(HOST + "-third", self.keys[HOST], "there is no TLS key for host ")
+
+    def test_csdfs_takes_its_hosts(self):
+        self.start(*self.each())
+        place = self.target.address
+        options = f"hostnqn={HOST}&tls-key={self.keys[HOST].path}"
+        drive = self.mount(f"nvme-tcp://{place[0]}:{place[1]}/{NQN}?{options}")
+        server = self.server(Server.echo)
+        fd = self.fd(drive.open(server.port))
+        os.write(fd, b"hello")
+        self.assertEqual(read_exactly(fd, 5), b"hello")
+
+    def refuses_to_start(self, *values):
+        run = self.process([TARGET, "--listen", "127.0.0.1:0", *(f"--tls-key={value}" for value in values)])
+        _, errors = run.communicate(timeout=20 * SLOW)
+        self.assertEqual(run.returncode, 1)
+        return errors.decode().removeprefix("csd-target: TLS key")
+
+    def test_what_is_wrong_is_one_sentence(self):
+        key = self.keys[HOST]
+        long = nvme_tls.Key(self, size=48)
+        self.assertRegex(self.refuses_to_start(key.path, key.path),
+                         r'^ file ".*" would be the second one for all hosts\n$')
+        self.assertRegex(self.refuses_to_start(f"{HOST}={key.path}", f"{HOST}={key.path}"),
+                         r'^ file ".*": host "nqn.*" has a key already\n$')
+        self.assertRegex(self.refuses_to_start(f"{HOST}={key.path}", long.path),
+                         r'^ files ".*" and ".*" have keys of 32 and 48 bytes; a target\'s are all of one size\n$')
+        self.assertRegex(self.refuses_to_start(f"{HOST}={key.path}2"), r'^ file ".*2": No such file or directory\n$')
+        self.assertRegex(self.refuses_to_start(f"nqn. x={key.path}"), r'^ file ".*": "nqn. x" is not the NQN of a host ')
+
+    def test_what_is_wrong_with_a_directory_is_one_sentence(self):
+        place = self.directory()
+        os.chmod(place, 0o770)
+        self.assertRegex(self.refuses_to_start(place),
+                         r'^ directory ".*" can be changed by others than its owner; chmod go-w it\n$')
+        os.chmod(place, 0o700)
+        os.link(self.keys[HOST].path, f"{place}/README")
+        self.assertRegex(self.refuses_to_start(place), r'^ file ".*": "README" is not the NQN of a host ')
+        self.assertRegex(self.refuses_to_start(self.scratch()), r'^ directory ".*" is empty; ')
 
 
 class TlsKeyFile(CsdTest):
