@@ -31,12 +31,13 @@ def emu(*options):
 
 
 class Mount:
-    """csdfs -f on a temporary directory, from start to a clean exit.
+    """csdfs -f on a temporary directory, from start to a clean exit. `through` is a command line that runs it, as
+    prlimit and nsenter do: by exec, so that the process stays the same.
 
     cleanup() asks it to end with SIGTERM and fails the test if it does not exit with 0, leaves the mount
     behind, or a sanitizer has complained."""
 
-    def __init__(self, test, device=emu(), options=(), directory=None):
+    def __init__(self, test, device=emu(), options=(), directory=None, through=()):
         self.device = device
         self.path = directory or tempfile.mkdtemp(prefix="csdt-")
         if not directory:
@@ -44,7 +45,7 @@ class Mount:
         stale = mounts_on(self.path)
         # pylint: disable=consider-using-with
         self._log = tempfile.TemporaryFile(mode="w+", prefix="csdt-log-")
-        self.process = spawn([CSDFS, "-f", *options, device, self.path], stdin=subprocess.DEVNULL,
+        self.process = spawn([*through, CSDFS, "-f", *options, device, self.path], stdin=subprocess.DEVNULL,
                              stdout=self._log, stderr=self._log, cwd="/")
         self.pid = self.process.pid
         self._ended = False
@@ -54,10 +55,17 @@ class Mount:
         def ready():
             if self.process.poll() is not None:
                 raise AssertionError(f"csdfs ended with {self.process.returncode}: {self.log()}")
-            return mounts_on(self.path) - stale
+            # The kernel may give the new mount the id of the stale one.
+            return mounts_on(self.path) - stale or stale and self._is_served()
 
         eventually(ready, 10, f"csdfs {device} mounts")
         os.stat(self.path)
+
+    def _is_served(self):
+        try:
+            return is_mounted(self.path) and os.path.exists(f"{self.path}/status")
+        except OSError:
+            return False
 
     def log(self):
         self._log.flush()

@@ -17,14 +17,14 @@ NQN = "nqn.2014-08.org.nvmexpress:uuid:00000000-1111-2222-3333-444444444444"
 
 
 class Target:
-    """csd-target, from its first line to a clean exit."""
+    """csd-target, from its first line to a clean exit. `through` is a command line that runs it, as for Mount."""
 
-    def __init__(self, test, *options, listen="127.0.0.1:0", **environment):
+    def __init__(self, test, *options, listen="127.0.0.1:0", through=(), **environment):
         # pylint: disable=consider-using-with
         self._log = tempfile.TemporaryFile(mode="w+")
         self._killed = False
-        self.process = spawn([TARGET, "-v", "--listen", listen, "--nqn", NQN, *options], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=self._log, text=True,
+        self.process = spawn([*through, TARGET, "-v", "--listen", listen, "--nqn", NQN, *options],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, text=True,
                              env={**os.environ, **environment})
         test.addCleanup(self._cleanup)
         line = self.process.stdout.readline()
