@@ -54,10 +54,16 @@ std::string text_of(const DriveReport& drive) {
       "  bytes from services: {}\n"
       "  datagrams dropped: {}\n"
       "  batches repeated: {}\n"
-      "  session seconds: {}\n",
+      "  session seconds: {}\n"
+      "  bytes lingering: {}\n"
+      "  streams lingering: {}\n"
+      "  bytes lost lingering: {}\n"
+      "  bytes of memory: {}\n",
       drive.counters->streams_now, drive.counters->streams_opened, drive.counters->opens_refused,
       drive.counters->bytes_to_services, drive.counters->bytes_from_services,
-      drive.counters->datagrams_dropped, drive.counters->batches_repeated, drive.counters->age_ms / 1000);
+      drive.counters->datagrams_dropped, drive.counters->batches_repeated, drive.counters->age_ms / 1000,
+      drive.counters->lingering_bytes, drive.counters->lingering_streams, drive.counters->lingering_lost,
+      drive.counters->memory);
 }
 
 }  // namespace

@@ -46,12 +46,12 @@ Result<std::unique_ptr<Device>> Device::open(asio::io_context& loop, const std::
   device->port_ = std::move(*port);
   if (const auto second = probe_second_generation(loop, *device->port_)) {
     device->dialect_reason_ = "capability page of \"" + second->vendor + "\"";
-    device->dialect_ =
-        std::make_unique<DialectV2>(device->clock_, *device->port_, second->capabilities,
-                                    DialectV2Options{.connect_timeout = options.connect_timeout,
-                                                     .drain_timeout = options.drain_timeout,
-                                                     .session = random_id(),
-                                                     .log = options.log});
+    device->dialect_ = std::make_unique<DialectV2>(
+        device->clock_, *device->port_, second->capabilities,
+        DialectV2Options{.connect_timeout = options.connect_timeout,
+                         .drain_timeout = options.drain_timeout,
+                         .session = {.handle = random_handle(), .secret = random_id()},
+                         .log = options.log});
   } else {
     device->dialect_reason_ = second.error().text;
     device->dialect_ =

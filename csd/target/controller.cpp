@@ -1,6 +1,7 @@
 #include "csd/target/controller.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -22,7 +23,7 @@ constexpr uint32_t identify_namespace = 0x00, identify_controller = 0x01, active
                    namespace_descriptors = 0x03, command_set_controller = 0x06;
 }
 namespace log_page {
-constexpr uint32_t error = 0x01, health = 0x02, firmware = 0x03, discovery = 0x70;
+constexpr uint32_t error = 0x01, health = 0x02, firmware = 0x03, effects = 0x05, discovery = 0x70;
 }
 namespace feature_id {
 constexpr uint32_t write_cache = 0x06, queues = 0x07, async_events = 0x0B, keep_alive = 0x0F;
@@ -37,7 +38,7 @@ std::span<uint8_t> data_of(Request& request) {
 
 }  // namespace
 
-Controller::Controller(const Surroundings& around, uint16_t id, Host host, bool discovery)
+Controller::Controller(const Surroundings& around, uint16_t id, HostName host, bool discovery)
     : around_(around),
       id_(id),
       host_(std::move(host)),
@@ -204,8 +205,8 @@ void Controller::execute_admin(Request& request) {
 }
 
 void Controller::execute_relay(Request& request) {
-  if (discovery_ || !around_.sessions.handles(request)) return complete(request, status::invalid_opcode);
-  around_.owner.execute_relay(request, *this);
+  if (discovery_ || !SessionTable::handles(request)) return complete(request, status::invalid_opcode);
+  around_.sessions.execute(request, host_);
 }
 
 // --- Identify and log pages ---
@@ -246,7 +247,7 @@ void Controller::identify(Request& request) {
 }
 
 void Controller::get_log_page(Request& request) {
-  std::array<uint8_t, discovery_log_size> page{};
+  std::array<uint8_t, std::max(discovery_log_size, effects_log_size)> page{};
   uint32_t size = 0;
   switch (request.cdw10 & 0xff) {
     case log_page::discovery:
@@ -262,6 +263,11 @@ void Controller::get_log_page(Request& request) {
     case log_page::health:
       write_health_log(page);
       size = health_log_size;
+      break;
+    case log_page::effects:
+      if (discovery_ || request.cdw14 >> 24 != 0) break;  // of the NVM command set alone
+      write_effects_log(page);
+      size = effects_log_size;
       break;
     default:
       break;

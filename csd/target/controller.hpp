@@ -8,11 +8,11 @@
 // only.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "csd/base/host_name.hpp"
 #include "csd/target/controller_pages.hpp"
 #include "csd/target/namespace.hpp"
 #include "csd/target/nvme_connection.hpp"
@@ -31,8 +31,6 @@ class ControllerOwner {
   virtual void ended(Controller& controller) = 0;
   // A queue was disconnected; its connection is the owner's until it is closed.
   virtual void disconnected(NvmeConnection& connection) = 0;
-  // Runs a relay command of this host, or refuses it. REQUIRES: the drive's sessions handle it.
-  virtual void execute_relay(Request& request, const Controller& controller) = 0;
   // May this host see the subsystem in the Discovery log page?
   virtual bool allows(std::string_view host_nqn) const = 0;
 
@@ -54,16 +52,10 @@ class Controller final : public QueueExecutor {
     const bool tls;  // required of hosts
     const Log& log;
   };
-  struct Host {
-    std::array<uint8_t, 16> id{};
-    std::string nqn;
-    bool operator==(const Host&) const = default;
-  };
-
-  Controller(const Surroundings& around, uint16_t id, Host host, bool discovery);
+  Controller(const Surroundings& around, uint16_t id, HostName host, bool discovery);
 
   uint16_t id() const { return id_; }
-  const Host& host() const { return host_; }
+  const HostName& host() const { return host_; }
   bool discovery() const { return discovery_; }
   // Where its admin queue comes from. REQUIRES: it has not ended.
   const std::string& origin() const { return queues_[0]->origin(); }
@@ -99,7 +91,7 @@ class Controller final : public QueueExecutor {
 
   const Surroundings around_;
   const uint16_t id_;
-  const Host host_;
+  const HostName host_;
   const bool discovery_;
   std::vector<NvmeConnection*> queues_;  // by number; null: not connected
   uint32_t configuration_ = 0;           // CC

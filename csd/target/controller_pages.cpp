@@ -60,12 +60,13 @@ void write_identify_controller(const ControllerIdentity& identity, std::span<uin
   put<uint8_t>(page, 258, 3);                           // ACL, 0's based
   put<uint8_t>(page, 259, 3);                           // AERL, 0's based
   put<uint8_t>(page, 260, 3);                           // FRMW: one slot, read only
-  put<uint8_t>(page, 261, 4);                           // LPA: offsets into log pages
+  put<uint8_t>(page, 261, identity.discovery ? 4 : 6);  // LPA: offsets into log pages, Commands Supported
   put<uint16_t>(page, 320, 10);                         // KAS: 1 s
   put<uint16_t>(page, 514, identity.max_entries);       // MAXCMD
   put<uint32_t>(page, 536, 1 | 1 << 20 | 1 << 21);      // SGLS: taken, in capsule by offset, transport
   put(page, 768, identity.discovery ? nvme::discovery_nqn : identity.nqn);
   if (identity.discovery) return;
+  put<uint8_t>(page, 264, 1);                            // AVSCC: vendor commands tell their lengths
   put<uint8_t>(page, 512, 0x66);                         // SQES: 64 bytes
   put<uint8_t>(page, 513, 0x44);                         // CQES: 16 bytes
   put<uint32_t>(page, 516, 1);                           // NN
@@ -96,6 +97,19 @@ void write_namespace_descriptors(const Uuid& id, std::span<uint8_t> page) {
 void write_health_log(std::span<uint8_t> page) {
   put<uint16_t>(page, 1, 298);
   put<uint8_t>(page, 3, 100);  // spare
+}
+
+void write_effects_log(std::span<uint8_t> page) {
+  constexpr uint32_t supported = 1, changes_data = 2;
+  constexpr size_t io_commands = 1024;
+  for (const uint8_t opcode :
+       {nvme::opcode::get_log_page, nvsock::opcode::identify, nvme::opcode::abort, nvme::opcode::set_features,
+        nvme::opcode::get_features, nvme::opcode::async_event_request, nvme::opcode::keep_alive,
+        relay_v2::opcode::no_data, relay_v2::opcode::to_drive, relay_v2::opcode::to_host})
+    put(page, size_t{4} * opcode, supported);
+  put(page, io_commands + size_t{4} * nvme::opcode::flush, supported);
+  put(page, io_commands + size_t{4} * nvme::opcode::read, supported);
+  put(page, io_commands + size_t{4} * nvme::opcode::write, supported | changes_data);
 }
 
 void write_discovery_log(std::string_view nqn, const sockaddr_storage& address, bool listed, bool tls,

@@ -34,6 +34,11 @@ void write_namespace_descriptors(const Uuid& id, std::span<uint8_t> page);
 inline constexpr uint32_t health_log_size = 512;
 void write_health_log(std::span<uint8_t> page);
 
+// Commands Supported and Effects (section 5.16.1.6): what a controller with a namespace executes, the relay
+// protocol's opcodes among it.
+inline constexpr uint32_t effects_log_size = 4096;
+void write_effects_log(std::span<uint8_t> page);
+
 // The Discovery log page (figure 264) with one subsystem at an IPv4 or IPv6 address; with another address, or
 // `listed` false, with none. `tls`: it requires TLS 1.3.
 inline constexpr uint32_t discovery_log_size = 2048;

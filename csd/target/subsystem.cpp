@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <functional>
 #include <map>
-#include <optional>
 #include <utility>
 
 #include "libnvsock/base/quoted.hpp"
@@ -35,21 +34,6 @@ constexpr uint32_t in_data(uint32_t offset) {
   return offset | 1 << 16;
 }
 
-// Its CDW11 is the handle of a session.
-bool names_session(const Request& request) {
-  return request.cdw10 == relay_v2::function::tx || request.cdw10 == relay_v2::function::rx ||
-         request.cdw10 == relay_v2::function::detach;
-}
-
-// What an attach asks for; nothing if it is another command, or is none that the SessionTable would take.
-std::optional<relay_v2::SessionRequest> attach_of(const Request& request) {
-  if (request.opcode != relay_v2::opcode::to_drive || request.cdw10 != relay_v2::function::attach ||
-      request.data == nullptr || request.cdw12 > request.data_length)
-    return std::nullopt;
-  return relay_v2::parse_session_request({static_cast<const uint8_t*>(request.data),
-                                          std::min<size_t>(request.cdw12, relay_v2::session_request_size)});
-}
-
 }  // namespace
 
 Subsystem::Subsystem(asio::io_context& loop, Clock& clock, ServiceFactory& services, Namespace& storage,
@@ -63,6 +47,7 @@ Subsystem::Subsystem(asio::io_context& loop, Clock& clock, ServiceFactory& servi
       sessions_(clock, services, *this,
                 {.epoch = random_id(),
                  .max_sessions = max_sessions,
+                 .may_attach = [this](const HostName& host) { return may_attach(host); },
                  .lease = options_.lease,
                  .vendor = "nvsock csd-target"}),
       for_connections_{loop, clock, *this, large_, small_, staging_, options_.log},
@@ -90,7 +75,8 @@ void Subsystem::post(Command& command) {
   auto& request = static_cast<Request&>(command);
   // The drive tells how much of a batch is valid; nothing else needs to cross the network.
   if (request.opcode == relay_v2::opcode::to_host)
-    request.reply = request.cdw10 == relay_v2::function::rx ? request.completion.dw0 : request.cdw12;
+    request.reply = relay_v2::function_of(request) == relay_v2::function::rx ? request.completion.dw0
+                                                                             : request.data_length;
   request.connection.respond(request);
   if (to_flush_.empty() || to_flush_.back().get() != &request.connection)
     to_flush_.push_back(request.connection.shared_from_this());
@@ -162,7 +148,7 @@ uint16_t Subsystem::connect_admin(Request& request, const nvme::Connect& connect
     last_id_ = last_id_ == last_controller_id ? 1 : static_cast<uint16_t>(last_id_ + 1);
   } while (std::ranges::any_of(controllers_, [&](const auto& used) { return used->id() == last_id_; }));
   controllers_.push_back(std::make_unique<Controller>(
-      for_controllers_, last_id_, Controller::Host{.id = data.host_id, .nqn = std::string(data.host)},
+      for_controllers_, last_id_, HostName{.id = data.host_id, .nqn = std::string(data.host)},
       data.subsystem == nvme::discovery_nqn));
   controllers_.back()->adopt_admin(request.connection, connect);
   if (options_.log)
@@ -175,7 +161,7 @@ uint16_t Subsystem::connect_io(Request& request, const nvme::Connect& connect,
                                const nvme::ConnectData& data) {
   const auto found =
       std::ranges::find_if(controllers_, [&](const auto& used) { return used->id() == data.controller; });
-  const Controller::Host host{.id = data.host_id, .nqn = std::string(data.host)};
+  const HostName host{.id = data.host_id, .nqn = std::string(data.host)};
   if (found == controllers_.end() || (*found)->host() != host ||
       (*found)->discovery() != (data.subsystem == nvme::discovery_nqn))
     return nvme::status::connect_invalid_parameters;
@@ -205,10 +191,10 @@ bool Subsystem::allows(std::string_view host_nqn) const {
 
 // --- places ---
 
-bool Subsystem::has_session(std::string_view host_nqn) {
-  std::erase_if(held_sessions_,
-                [&](const HeldSession& held) { return sessions_.handle_of(held.id) != held.handle; });
-  return find_held([&](const HeldSession& held) { return held.host.nqn == host_nqn; }) != nullptr;
+size_t Subsystem::sessions_of(std::string_view host_nqn) const {
+  size_t count = 0;
+  sessions_.for_each_host([&](const HostName& host) { count += host.nqn == host_nqn; });
+  return count;
 }
 
 // Whether this host may have one controller more; false is logged, with who has the places.
@@ -228,7 +214,8 @@ bool Subsystem::make_place(const NvmeConnection& connection, std::string_view ho
     return held.origin() == connection.origin() && !listed(held.host().nqn);
   };
   // Where hosts are listed, others are here for discovery alone.
-  const bool known = options_.hosts.empty() ? count(of_host) > 0 || has_session(host_nqn) : listed(host_nqn);
+  const bool known =
+      options_.hosts.empty() ? count(of_host) > 0 || sessions_of(host_nqn) > 0 : listed(host_nqn);
   const size_t places = known ? max_controllers : controllers_for_all;
   if (count(of_host) >= max_controllers_of_host && !end_idle(of_host))
     return refuse("it has " + std::to_string(max_controllers_of_host) + " already");
@@ -254,57 +241,26 @@ bool Subsystem::end_idle(const std::function<bool(const Controller&)>& concerned
   return true;
 }
 
-const Subsystem::HeldSession* Subsystem::find_held(
-    const std::function<bool(const HeldSession&)>& which) const {
-  const auto found = std::ranges::find_if(held_sessions_, [&](const HeldSession& held) {
-    return sessions_.handle_of(held.id) == held.handle && which(held);
-  });
-  return found == held_sessions_.end() ? nullptr : &*found;
-}
-
-bool Subsystem::may_attach(const std::string& host_nqn) {
+bool Subsystem::may_attach(const HostName& host) const {
   // Having a controller makes nobody known: without one nobody is here.
-  const bool known = has_session(host_nqn) || listed(host_nqn);
-  const uint32_t places = known ? max_sessions : sessions_for_all;
-  const bool host_full = std::ranges::count_if(held_sessions_, [&](const HeldSession& held) {
-                           return held.host.nqn == host_nqn;
-                         }) >= std::ptrdiff_t{max_sessions_of_host};
+  const size_t held = sessions_of(host.nqn);
+  const uint32_t places = held > 0 || listed(host.nqn) ? max_sessions : sessions_for_all;
+  const bool host_full = held >= max_sessions_of_host;
   if (!host_full && sessions_.sessions() < places) return true;
   if (options_.log)
     options_.log(LogLevel::warning,
-                 "host " + quoted(host_nqn) + " gets no relay session, " +
+                 "host " + quoted(host.nqn) + " gets no relay session, " +
                      (host_full ? "it has " + std::to_string(max_sessions_of_host) + " already"
                                 : "the target is full") +
                      "; relay sessions: " + holders(true));
   return false;
 }
 
-// A session of another host is as good as none: an attach that names it is told that it is gone, and a handle
-// that is another host's becomes one that nobody has.
-void Subsystem::execute_relay(Request& request, const Controller& controller) {
-  using nvsock::status::vendor_errno;
-  const Controller::Host& host = controller.host();
-  const auto attach = attach_of(request);
-  if (!attach) {
-    const bool foreign = names_session(request) && find_held([&](const HeldSession& held) {
-                                                     return held.handle == request.cdw11 && held.host != host;
-                                                   }) != nullptr;
-    if (foreign) request.cdw11 = 0;
-    return sessions_.execute(request);
-  }
-  const HeldSession* const held = find_held([&](const HeldSession& one) { return one.id == attach->id; });
-  if (held != nullptr && held->host != host) return complete(request, vendor_errno(ESTALE), 0);
-  if (held == nullptr && !may_attach(host.nqn)) return complete(request, vendor_errno(ENOMEM), 0);
-  sessions_.execute(request);
-  const uint32_t handle = sessions_.handle_of(attach->id);
-  if (held == nullptr && handle != 0) held_sessions_.push_back({attach->id, handle, host});
-}
-
 // Who has how many, those with the most first: 8 of "a", 7 of "b".
 std::string Subsystem::holders(bool of_sessions) const {
   std::map<std::string, size_t> counts;
   if (of_sessions) {
-    for (const HeldSession& held : held_sessions_) ++counts[held.host.nqn];
+    sessions_.for_each_host([&](const HostName& host) { ++counts[host.nqn]; });
   } else {
     for (const auto& held : controllers_) ++counts[held->host().nqn];
   }

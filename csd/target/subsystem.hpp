@@ -11,8 +11,8 @@
 // keep-alive, or for a rare one, gets there. As long as there is room nothing is ended, because a host may be
 // idle for as long as it likes.
 //
-// A session is the host's that attached it, by NQN and host identifier: to every other host it does not exist
-// (docs/relay-protocol.md section 3). Without TLS hosts are who they say they are. Threads: event loop only.
+// A session is the host's that attached it, by NQN and host identifier (csd/v2/session_table.hpp). Without
+// TLS hosts are who they say they are. Threads: event loop only.
 #pragma once
 
 #include <chrono>
@@ -61,7 +61,6 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
   void flush() override;
   void ended(Controller& controller) override;
   void disconnected(NvmeConnection& connection) override;
-  void execute_relay(Request& request, const Controller& controller) override;
   bool allows(std::string_view host_nqn) const override;
 
   void connect(Request& request);
@@ -69,19 +68,11 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
   uint16_t connect_io(Request& request, const nvme::Connect& connect, const nvme::ConnectData& data);
   void complete(Request& request, uint16_t status, uint32_t dw0);
 
-  // A relay session and the host that attached it, whose alone it is.
-  struct HeldSession {
-    relay_v2::SessionId id;
-    uint32_t handle;
-    Controller::Host host;
-  };
-  // Of the sessions there are, the first that `which` picks; null: none.
-  const HeldSession* find_held(const std::function<bool(const HeldSession&)>& which) const;
   bool listed(std::string_view host_nqn) const;
-  bool has_session(std::string_view host_nqn);  // forgets those that have ended
+  size_t sessions_of(std::string_view host_nqn) const;
   bool make_place(const NvmeConnection& connection, std::string_view host_nqn);
   bool end_idle(const std::function<bool(const Controller&)>& concerned);
-  bool may_attach(const std::string& host_nqn);
+  bool may_attach(const HostName& host) const;
   std::string holders(bool of_sessions) const;
 
   const SubsystemOptions options_;
@@ -94,7 +85,6 @@ class Subsystem final : private QueueExecutor, private CompletionQueue, private 
   const NvmeConnection::Surroundings for_connections_;
   const Controller::Surroundings for_controllers_;
   std::vector<std::unique_ptr<Controller>> controllers_;
-  std::vector<HeldSession> held_sessions_;  // may have ended
   uint16_t last_id_ = 0;
   std::vector<std::shared_ptr<NvmeConnection>> to_flush_;
 };

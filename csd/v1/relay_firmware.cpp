@@ -23,6 +23,8 @@ struct TextField {
 constexpr TextField identity[] = {{4, 20, "emulated"}, {24, 40, "Linux pci_epf"}, {64, 8, "1"}};
 constexpr size_t mdts_offset = 77;
 constexpr uint8_t mdts = 5;  // 2^5 pages of 4 KiB: 128 KiB
+constexpr size_t avscc_offset = 264;
+constexpr uint8_t vendor_lengths = 1;  // vendor commands tell them: those of the second generation do
 
 bool parse_address(const uint8_t* buffer, sockaddr_in& address) {
   const auto* fields = reinterpret_cast<const char*>(buffer);
@@ -41,7 +43,7 @@ bool parse_address(const uint8_t* buffer, sockaddr_in& address) {
 RelayFirmware::RelayFirmware(asio::io_context& loop, const DriveOptions& options,
                              std::shared_ptr<const NetworkNamespace> where, CompletionQueue& completions)
     : loop_(loop),
-      shipped_(options.firmware == Firmware::shipped),
+      firmware_(options.firmware),
       where_(std::move(where)),
       completions_(completions),
       relays_(options.relays) {}
@@ -97,6 +99,7 @@ void RelayFirmware::identify_controller(Command& command) {
     std::copy(field.text.begin(), field.text.end(), bytes + field.offset);
   }
   bytes[mdts_offset] = mdts;
+  if (firmware_ == Firmware::second) bytes[avscc_offset] = vendor_lengths;
   complete(command, status::success);
 }
 

@@ -34,7 +34,7 @@ class RelayFirmware {
 
   // --- for relays ---
   asio::io_context& loop() { return loop_; }
-  bool shipped() const { return shipped_; }
+  bool shipped() const { return firmware_ == Firmware::shipped; }
   void complete(Command& command, uint16_t status);
   void flush() { completions_.flush(); }
   void opened(Relay& relay, Command& open, int error);
@@ -53,7 +53,7 @@ class RelayFirmware {
   bool next_writes_to(uint32_t descriptor) const;
 
   asio::io_context& loop_;
-  const bool shipped_;
+  const Firmware firmware_;
   const std::shared_ptr<const NetworkNamespace> where_;
   CompletionQueue& completions_;
   CommandQueue submitted_;

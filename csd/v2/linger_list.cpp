@@ -44,6 +44,7 @@ void LingerList::remove(SessionStream& stream) {
 void LingerList::expire() {
   while (!streams_.empty() && streams_.front().linger_until <= clock_.now()) {
     given_up_.add(streams_.front().queued());
+    streams_.front().linger_account->lost += streams_.front().queued();
     remove(streams_.front());
   }
   armed_ = !streams_.empty();

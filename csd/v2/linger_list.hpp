@@ -18,6 +18,7 @@ namespace nvsock::csd {
 struct LingerAccount {
   size_t streams = 0;
   uint64_t bytes = 0;  // undelivered when each was closed
+  uint64_t lost = 0;   // bytes that no service took in time
   bool left = false;   // its session is over
 };
 

@@ -23,10 +23,9 @@ constexpr unsigned quiet_rounds = 5;
 
 }  // namespace
 
-Session::Session(const Surroundings& surroundings, const relay_v2::SessionId& id, uint32_t handle)
+Session::Session(const Surroundings& surroundings, Identity identity)
     : around_(surroundings),
-      id_(id),
-      handle_(handle),
+      identity_(std::move(identity)),
       made_(surroundings.clock.now()),
       used_(made_),
       held_(surroundings.options.tx_window),
@@ -99,10 +98,10 @@ void Session::forget_commands(const std::function<bool(const Command&)>& whose) 
 
 // --- from the host: section 5.1 ---
 
-bool Session::tx(Command& command) {
+bool Session::tx(Command& command, const relay_v2::Call& call) {
   touch();
-  const uint64_t sequence = relay_v2::sequence_of(command);
-  const std::span bytes(static_cast<const uint8_t*>(command.data), command.cdw12);
+  const uint64_t sequence = relay_v2::nearest_sequence(call.sequence, expected_);
+  const std::span bytes(static_cast<const uint8_t*>(command.data), command.data_length);
   if (sequence == 0 || bytes.size() > around_.options.max_batch)
     return complete(command, status::vendor_errno(EINVAL)), true;
   if (sequence >= expected_ && sequence - expected_ >= held_.size()) {
@@ -134,10 +133,19 @@ bool Session::tx(Command& command) {
 
 bool Session::apply(std::span<const uint8_t> bytes, uint64_t sequence) {
   auto batch = relay_v2::Batch::parse(bytes, sequence, relay_v2::Batch::From::host);
-  if (!batch) return false;
+  if (!batch || !note_taken(batch->taken())) return false;
   while (const std::optional<Frame> frame = batch->next()) {
     if (!apply(*frame)) return false;
   }
+  return true;
+}
+
+// Section 4: no host has taken what was not made, or gives back what it has.
+bool Session::note_taken(uint32_t low) {
+  const uint64_t taken = relay_v2::nearest_sequence(low, next_ - 1);
+  if (taken < taken_ || taken >= next_) return false;
+  taken_ = taken;
+  of_drive_.taken(taken);
   return true;
 }
 
@@ -165,30 +173,32 @@ bool Session::apply(const Frame& frame) {
   return true;
 }
 
-// Section 7: numbers count up. A host may leave some out: an open that was given up before it was sent.
+// Section 7: any that is not in use.
 bool Session::claim(uint32_t number) {
-  if (number % 2 == 0 || number <= last_of_host_) return false;
-  last_of_host_ = number;
+  if (number % 2 == 0 || numbers_.contains(number)) return false;
+  last_of_host_ = std::max(last_of_host_, number);
   return true;
 }
 
 bool Session::was_used(uint32_t number) const {
-  if (number % 2 == 1) return number <= last_of_host_;
-  return next_of_drive_ == 0 || number < next_of_drive_;
+  return number % 2 == 1 ? number <= last_of_host_ : of_drive_.used(number);
 }
 
 // Refusals that the host does not fetch are bounded too. A host that goes on opening beyond the number of
 // streams it was told breaks section 3.
 bool Session::refuse(uint32_t number, int error) {
-  if (refusals_.size() == around_.options.max_streams) return false;
+  if (refused_ == around_.options.max_streams) return false;
+  ++refused_;
   ++counters_.opens_refused;
-  refusals_.push_back({number, error});
+  auto refusal = std::make_unique<Refusal>(number, error);
+  list_control(*refusal);
+  numbers_.emplace(number, std::move(refusal));
   return true;
 }
 
 // Closed streams count no more as streams, but what they hold does.
 int Session::no_room() const {
-  if (numbers_.size() >= around_.options.max_streams) return ENFILE;
+  if (numbers_.size() - refused_ >= around_.options.max_streams) return ENFILE;
   const bool full = lingering_->streams >= around_.options.linger_streams ||
                     lingering_->bytes >= around_.options.linger_bytes;
   return full ? ENOBUFS : 0;
@@ -198,7 +208,7 @@ bool Session::open(const Frame& frame) {
   if (!claim(frame.stream)) return false;
   // Batch::parse() has checked the target; nothing from outside is worth relying on that here.
   const auto target = relay_v2::parse_target(frame.payload);
-  if (!target) return false;
+  if (!target || (target->type == SocketType::datagram && !has(relay_v2::feature::datagrams))) return false;
   if (const int error = no_room(); error != 0) return refuse(frame.stream, error);
   auto stream =
       std::make_unique<SessionStream>(static_cast<StreamOwner&>(*this), frame.stream,
@@ -206,17 +216,17 @@ bool Session::open(const Frame& frame) {
                                                            .largest_window = around_.options.largest_window,
                                                            .credit = frame.value,
                                                            .datagram = target->type == SocketType::datagram});
-  stream->connecting(around_.services.connect(Client{handle_}, *target, *stream));
+  stream->connecting(around_.services.connect(identity_.client, *target, *stream));
   if (stream->is_datagram()) watch_flows();
   numbers_.emplace(frame.stream, std::move(stream));
   return true;
 }
 
 bool Session::listen(const Frame& frame) {
-  if (!claim(frame.stream)) return false;
+  if (!has(relay_v2::feature::listeners) || !claim(frame.stream)) return false;
   const auto target = relay_v2::parse_target(frame.payload);
   if (!target) return false;
-  if (numbers_.size() >= around_.options.max_streams) return refuse(frame.stream, ENFILE);
+  if (numbers_.size() - refused_ >= around_.options.max_streams) return refuse(frame.stream, ENFILE);
   auto listener = std::make_unique<SessionListener>(static_cast<Acceptor&>(*this), frame.stream, frame.value);
   if (const int error = listener->listen(around_.services, *target); error != 0)
     return refuse(frame.stream, error);
@@ -225,47 +235,57 @@ bool Session::listen(const Frame& frame) {
   return true;
 }
 
-// Section 7: with errno 0 what the host sent before is still delivered; with another, the service sees a
-// reset.
-void Session::reset(Channel& channel, int error) {
-  const auto node = numbers_.extract(channel.number());
-  SessionStream* const stream = node.mapped()->as_stream();
-  if (stream == nullptr || error != 0) return;
-  static_cast<void>(node.mapped().release());
-  around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
+// Its number is free, for us to use again when the host has taken the last batch with a frame of it. That may
+// be the one that is being made.
+std::unique_ptr<Channel> Session::take_out(Channel& channel) {
+  const uint32_t number = channel.number();
+  if (number % 2 == 0) of_drive_.close(number, next_ - 1);
+  if (channel.is_refusal()) --refused_;
+  return std::move(numbers_.extract(number).mapped());
 }
 
-// A stream that is over for the host counts no more, even while its service has not taken everything yet.
-void Session::remove_if_done(Channel& channel) {
-  if (!channel.done()) return;
-  const auto node = numbers_.extract(channel.number());
-  if (SessionStream* const stream = node.mapped()->as_stream()) {
-    static_cast<void>(node.mapped().release());
+// What it still holds is delivered by the linger list.
+void Session::close(Channel& channel) {
+  std::unique_ptr<Channel> closed = take_out(channel);
+  if (SessionStream* const stream = closed->as_stream()) {
+    static_cast<void>(closed.release());
     around_.lingering.add(std::unique_ptr<SessionStream>(stream), lingering_);
   }
 }
 
+// Section 7: with errno 0 what the host sent before is still delivered; with another, the service sees a
+// reset. Of a listener, connections that the host was not told of are reset: it would not know any more whose
+// they are.
+void Session::reset(Channel& channel, int error) {
+  for (SessionStream* const untold : channel.untold()) take_out(*untold);
+  error == 0 ? close(channel) : static_cast<void>(take_out(channel));
+}
+
+// A stream that is over for the host counts no more, even while its service has not taken everything yet.
+void Session::remove_if_done(Channel& channel) {
+  if (channel.done()) close(channel);
+}
+
 // --- towards the host: section 5.2 ---
 
-void Session::rx(Command& command) {
+void Session::rx(Command& command, const relay_v2::Call& call) {
   touch();
-  const uint64_t sequence = relay_v2::sequence_of(command);
-  const auto [wait_ms, distance] = relay_v2::parse_rx_wait(command.cdw13);
+  const uint64_t sequence = relay_v2::nearest_sequence(call.sequence, next_);
   // A distance beyond the start acknowledges nothing.
-  const uint64_t acknowledged = sequence > distance ? sequence - distance : 0;
+  const uint64_t acknowledged = sequence > call.distance ? sequence - call.distance : 0;
   const uint64_t oldest = std::max(oldest_, acknowledged);
-  if (command.cdw12 < relay_v2::min_batch || sequence < oldest || sequence - oldest >= kept_.size() ||
+  if (command.data_length < relay_v2::min_batch || sequence < oldest || sequence - oldest >= kept_.size() ||
       acknowledged > next_) {
     return complete(command, status::vendor_errno(EINVAL));
   }
   for (; oldest_ < oldest; ++oldest_) kept(oldest_) = {};
   if (sequence < next_) return repeat(command, sequence);
-  wait(command, sequence, std::min(std::chrono::milliseconds(wait_ms), around_.options.max_wait));
+  wait(command, sequence, std::min(std::chrono::milliseconds(call.wait_ms), around_.options.max_wait));
 }
 
 void Session::repeat(Command& command, uint64_t sequence) {
   const auto bytes = kept(sequence).span();
-  if (bytes.size() > command.cdw12) return complete(command, status::vendor_errno(EINVAL));
+  if (bytes.size() > command.data_length) return complete(command, status::vendor_errno(EINVAL));
   ++counters_.batches_repeated;
   std::memcpy(command.data, bytes.data(), bytes.size());
   complete(command, status::success, static_cast<uint32_t>(bytes.size()));
@@ -286,14 +306,17 @@ bool Session::make_batches() {
   bool made = false;
   while (Command* const command = waiting(next_).command) {
     const std::span buffer(static_cast<uint8_t*>(command->data),
-                           std::min(command->cdw12, around_.options.max_batch));
+                           std::min(command->data_length, around_.options.max_batch));
     BatchWriter batch(buffer);
+    const uint64_t sequence = next_++;
     build(batch);
-    if (batch.empty()) break;
-    const uint32_t size = batch.finish(next_);
-    waiting(next_).command = nullptr;
-    kept(next_) = keep(*command, buffer.first(size));
-    ++next_;
+    if (batch.empty()) {
+      --next_;
+      break;
+    }
+    const uint32_t size = batch.finish(sequence, expected_ - 1);
+    waiting(sequence).command = nullptr;
+    kept(sequence) = keep(*command, buffer.first(size));
     complete(*command, status::success, size);
     made = true;
   }
@@ -303,11 +326,6 @@ bool Session::make_batches() {
 
 void Session::build(BatchWriter& batch) {
   if (!build_stats(batch)) return;
-  for (; !refusals_.empty(); refusals_.pop_front()) {
-    if (!batch.fits(0)) return;
-    batch.append(FrameType::reset, refusals_.front().number, static_cast<uint32_t>(refusals_.front().error),
-                 0);
-  }
   if (!build_control(batch)) return;
   build_data(batch);
   build_control(batch);  // what reading brought about: FIN, RESET
@@ -318,6 +336,10 @@ bool Session::build_stats(BatchWriter& batch) {
   relay_v2::Counters now = counters_;
   now.streams_now = static_cast<uint64_t>(std::ranges::count_if(
       numbers_, [](const auto& entry) { return entry.second->as_stream() != nullptr; }));
+  now.lingering_bytes = lingering_->bytes;
+  now.lingering_streams = lingering_->streams;
+  now.lingering_lost = lingering_->lost;
+  now.memory = memory();
   now.age_ms = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(around_.clock.now() - made_).count());
   for (; stats_due_ > 0; --stats_due_) {
@@ -325,6 +347,16 @@ bool Session::build_stats(BatchWriter& batch) {
     encode(now, batch.append(FrameType::stat, 0, 0, relay_v2::counters_size));
   }
   return true;
+}
+
+// What it holds of others' bytes, batches and streams; what the operating system holds for its sockets is not
+// known here.
+uint64_t Session::memory() const {
+  uint64_t bytes = undelivered().bytes + lingering_->bytes + scratch_.size();
+  for (const std::vector<Bytes>* batches : {&held_, &kept_}) {
+    for (const Bytes& batch : *batches) bytes += batch.buffer ? batch.buffer.capacity() : 0;
+  }
+  return bytes + (numbers_.size() + lingering_->streams) * sizeof(SessionStream);
 }
 
 bool Session::build_control(BatchWriter& batch) {
@@ -420,9 +452,9 @@ void Session::settled(Channel& channel) {
 }
 
 void Session::accept(SessionListener& listener, std::unique_ptr<Service> service) {
-  if (no_room() != 0 || next_of_drive_ == 0) return;
-  const uint32_t number = next_of_drive_;
-  next_of_drive_ += 2;  // 0 after the last
+  if (no_room() != 0) return;
+  const uint32_t number = of_drive_.take();
+  if (number == 0) return;
   auto stream =
       std::make_unique<SessionStream>(static_cast<StreamOwner&>(*this), number,
                                       SessionStream::Terms{.window = around_.options.window,

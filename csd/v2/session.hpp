@@ -5,7 +5,6 @@
 // Whoever holds it calls tx(), rx() and end(), and destroys it when it has ended. Threads: event loop only.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <memory>
 #include <unordered_map>
@@ -13,6 +12,7 @@
 
 #include "csd/v2/session_stream.hpp"
 #include "csd/v2/session_table.hpp"
+#include "libnvsock/relay/stream_numbers.hpp"
 
 namespace nvsock::csd {
 
@@ -29,17 +29,31 @@ class Session final : private StreamOwner, private Acceptor {
     const SessionTableOptions& options;
   };
 
-  Session(const Surroundings& surroundings, const relay_v2::SessionId& id, uint32_t handle);
+  struct Identity {
+    HostName host;  // whose it is
+    relay_v2::SessionKey key;
+    uint32_t features;  // in force
+    Client client;      // unlike the handle, of no two sessions the same
+  };
+
+  Session(const Surroundings& surroundings, Identity identity);
   ~Session();
 
-  const relay_v2::SessionId& id() const { return id_; }
-  uint32_t handle() const { return handle_; }
+  const HostName& host() const { return identity_.host; }
+  uint64_t handle() const { return identity_.key.handle; }
+  bool is(const HostName& host, uint64_t handle) const {
+    return identity_.key.handle == handle && identity_.host == host;
+  }
+  // Is an attach with this secret of who made the session?
+  bool proves(const relay_v2::Secret& secret) const {
+    return relay_v2::equal_secrets(secret, identity_.key.secret);
+  }
   uint64_t datagrams_dropped() const { return counters_.datagrams_dropped; }
   Undelivered undelivered() const;  // of the streams it has
 
   // Section 5.1. False: the batch broke a rule; the command was completed, and the session must be ended.
-  [[nodiscard]] bool tx(Command& command);
-  void rx(Command& command);  // section 5.2
+  [[nodiscard]] bool tx(Command& command, const relay_v2::Call& call);
+  void rx(Command& command, const relay_v2::Call& call);  // section 5.2
   // The host gave a sign of life.
   void touch() { used_ = around_.clock.now(); }
   // When the lease is over, should no command come.
@@ -64,10 +78,6 @@ class Session final : private StreamOwner, private Acceptor {
     Command* command = nullptr;  // null: none
     Clock::TimePoint deadline;
   };
-  struct Refusal {
-    uint32_t number;
-    int error;
-  };
 
   // Of 5.1.
   bool apply(std::span<const uint8_t> batch, uint64_t sequence);
@@ -79,6 +89,10 @@ class Session final : private StreamOwner, private Acceptor {
   int no_room() const;  // for one more stream: the errno; 0: there is room
   void reset(Channel& channel, int error);
   bool was_used(uint32_t number) const;
+  bool has(uint32_t feature) const { return (identity_.features & feature) != 0; }
+  bool note_taken(uint32_t low);
+  std::unique_ptr<Channel> take_out(Channel& channel);
+  void close(Channel& channel);
   Bytes& held(uint64_t sequence) { return held_[sequence % held_.size()]; }
 
   // Of 5.2.
@@ -89,6 +103,7 @@ class Session final : private StreamOwner, private Acceptor {
   bool make_batches();  // true: completed at least one command
   void build(relay_v2::BatchWriter& batch);
   bool build_stats(relay_v2::BatchWriter& batch);
+  uint64_t memory() const;
   bool build_control(relay_v2::BatchWriter& batch);
   void build_data(relay_v2::BatchWriter& batch);
   void arm(Clock::TimePoint deadline);
@@ -108,8 +123,7 @@ class Session final : private StreamOwner, private Acceptor {
   void complete(Command& command, uint16_t status, uint32_t dw0 = 0);
 
   const Surroundings around_;
-  const relay_v2::SessionId id_;
-  const uint32_t handle_;
+  const Identity identity_;
   const Clock::TimePoint made_;
   Clock::TimePoint used_;
 
@@ -129,9 +143,10 @@ class Session final : private StreamOwner, private Acceptor {
   List<Channel> control_;
   List<SessionStream> ready_;
   Numbers numbers_;
-  uint32_t last_of_host_ = 0;   // the highest odd number used; 0: none
-  uint32_t next_of_drive_ = 2;  // 0: all were used
-  std::deque<Refusal> refusals_;
+  uint32_t last_of_host_ = 0;  // the highest odd number used; 0: none
+  relay_v2::StreamNumbers of_drive_{2};
+  uint64_t taken_ = 0;  // the last of our batches that the host has taken, as far as it told
+  size_t refused_ = 0;  // of numbers_, those that only wait to be told so
   const std::shared_ptr<LingerAccount> lingering_ = std::make_shared<LingerAccount>();
   uint64_t stats_due_ = 0;
   std::vector<uint8_t> scratch_;  // one datagram; empty until it is needed

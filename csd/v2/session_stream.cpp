@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 namespace nvsock::csd {
@@ -106,7 +107,11 @@ void SessionStream::list_if_ready() {
 // --- from the host (section 7) ---
 
 bool SessionStream::take(const Frame& frame) {
-  if (reset_due_ && !service_) return true;  // it is over here, and the host does not know yet
+  if (reset_due_ && !service_) {
+    // It is over here, and the host does not know yet; nor need it, when this ends the stream for it, too.
+    done_ = frame.type == FrameType::fin && drive_ended_;
+    return true;
+  }
   // Opening, as far as the host knows: it sends RESET alone.
   if (!open_ || opened_due_ || accepted_due_) return false;
   switch (frame.type) {
@@ -265,6 +270,7 @@ void SessionStream::fail(int error) {
   stash_.reset();
   queue_.clear();
   Link<SessionStream>::unlist();
+  if (fin_due_) drive_ended_ = false;  // the host was not told
   opened_due_ = window_due_ = fin_due_ = false;
   reset_due_ = true;
   reset_error_ = error;
@@ -467,7 +473,23 @@ void SessionStream::receiving_failed(int error) {
   fail(error);
 }
 
+// --- refusals ---
+
+bool Refusal::write_control(BatchWriter& batch) {
+  if (!batch.fits(0)) return false;
+  batch.append(FrameType::reset, number(), static_cast<uint32_t>(error_), 0);
+  told_ = true;
+  return true;
+}
+
 // --- listeners ---
+
+std::vector<SessionStream*> SessionListener::untold() const {
+  std::vector<SessionStream*> untold;
+  std::ranges::copy_if(waiting_, std::back_inserter(untold),
+                       [](const SessionStream* stream) { return stream->accepted_due_; });
+  return untold;
+}
 
 int SessionListener::listen(ServiceFactory& services, const relay_v2::Target& target) {
   if (target.type != SocketType::stream) return EOPNOTSUPP;

@@ -21,7 +21,7 @@ namespace nvsock::csd {
 class SessionStream;
 struct LingerAccount;
 
-// A number of the session: a stream or a listener.
+// A number of the session: a stream, a listener, or one that was refused and is yet to be told so.
 class Channel : public Link<Channel> {
  public:
   explicit Channel(uint32_t number) : number_(number) {}
@@ -29,6 +29,9 @@ class Channel : public Link<Channel> {
 
   uint32_t number() const { return number_; }
   virtual SessionStream* as_stream() { return nullptr; }
+  virtual bool is_refusal() const { return false; }
+  // Of a listener: streams that it has accepted and the host was not told of.
+  virtual std::vector<SessionStream*> untold() const { return {}; }
 
   // Takes a frame from the host, any but OPEN, LISTEN, STAT and RESET. False: it breaks a rule of section 7.
   virtual bool take(const relay_v2::Frame& frame) = 0;
@@ -171,6 +174,20 @@ class Acceptor {
   ~Acceptor() = default;
 };
 
+// RESET to an OPEN or LISTEN. Until it is told, or the host has taken the opening back, its number is in use.
+class Refusal final : public Channel {
+ public:
+  Refusal(uint32_t number, int error) : Channel(number), error_(error) {}
+  bool is_refusal() const override { return true; }
+  bool take(const relay_v2::Frame&) override { return true; }  // the host does not know yet
+  bool write_control(relay_v2::BatchWriter& batch) override;
+  bool done() const override { return told_; }
+
+ private:
+  const int error_;
+  bool told_ = false;
+};
+
 class SessionListener final : public Channel, public ServiceListener::Observer {
  public:
   SessionListener(Acceptor& acceptor, uint32_t number, uint32_t backlog)
@@ -180,6 +197,7 @@ class SessionListener final : public Channel, public ServiceListener::Observer {
   // 0 or an errno. Once, and first.
   int listen(ServiceFactory& services, const relay_v2::Target& target);
 
+  std::vector<SessionStream*> untold() const override;
   bool take(const relay_v2::Frame&) override { return false; }  // section 7: the host sends RESET alone
   bool write_control(relay_v2::BatchWriter& batch) override;
   bool done() const override { return false; }

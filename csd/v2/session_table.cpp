@@ -13,24 +13,10 @@ namespace {
 constexpr size_t large_kept = 16;
 constexpr size_t small_kept = 32;
 
-struct Kind {
-  uint8_t opcode;
-  uint32_t function;
-};
-constexpr Kind kinds[] = {{relay_v2::opcode::to_drive, relay_v2::function::attach},
-                          {relay_v2::opcode::no_data, relay_v2::function::detach},
-                          {relay_v2::opcode::to_drive, relay_v2::function::tx},
-                          {relay_v2::opcode::to_host, relay_v2::function::rx}};
-
-bool asks_capabilities(const Command& command) {
-  return command.opcode == relay_v2::opcode::to_host && command.cdw10 == relay_v2::function::capabilities &&
-         command.cdw11 == relay_v2::capabilities_cdw11;
-}
-
-// Section 2: CDW12 is the length of the buffer. What came with the command may be longer, never shorter.
-bool buffer_fits(const Command& command) {
-  return command.cdw12 <= command.data_length && command.cdw12 <= relay_v2::max_batch &&
-         command.cdw12 % 4 == 0 && (command.cdw12 == 0 || command.data != nullptr);
+// Section 2: NDT and NDM. A length that the transport tells is the same.
+bool lengths_fit(const Command& command) {
+  return command.cdw11 == 0 && relay_v2::told_length(command) == command.data_length &&
+         command.data_length <= relay_v2::max_batch && (command.data_length == 0 || command.data != nullptr);
 }
 
 }  // namespace
@@ -62,25 +48,19 @@ SessionTable::SessionTable(Clock& clock, ServiceFactory& services, CompletionQue
 
 SessionTable::~SessionTable() = default;
 
-bool SessionTable::handles(const Command& command) const {
-  return asks_capabilities(command) || std::ranges::any_of(kinds, [&](const Kind& kind) {
-           return kind.opcode == command.opcode && kind.function == command.cdw10;
-         });
-}
-
-void SessionTable::execute(Command& command) {
-  if (command.nsid != 0 || !buffer_fits(command)) return complete(command, status::vendor_errno(EINVAL));
-  switch (command.cdw10) {
+void SessionTable::execute(Command& command, const HostName& host) {
+  if (command.nsid != 0 || !lengths_fit(command)) return complete(command, status::vendor_errno(EINVAL));
+  switch (relay_v2::function_of(command)) {
     case relay_v2::function::capabilities:
       return capabilities(command);
     case relay_v2::function::attach:
-      return attach(command);
+      return attach(command, host);
     case relay_v2::function::detach:
-      return detach(command);
+      return detach(command, host);
     case relay_v2::function::tx:
-      return tx(command);
+      return tx(command, host);
     case relay_v2::function::rx:
-      return rx(command);
+      return rx(command, host);
     default:
       return complete(command, status::invalid_field);
   }
@@ -102,60 +82,60 @@ void SessionTable::complete(Command& command, uint16_t status, uint32_t dw0) {
 // --- section 3 ---
 
 void SessionTable::capabilities(Command& command) {
-  if (command.cdw12 < relay_v2::capability_page_size) return complete(command, status::vendor_errno(EINVAL));
+  if (command.data_length < relay_v2::capability_page_size)
+    return complete(command, status::vendor_errno(EINVAL));
   encode(capabilities_of(options_), {static_cast<uint8_t*>(command.data), relay_v2::capability_page_size});
   complete(command, status::success, static_cast<uint32_t>(relay_v2::capability_bytes));
 }
 
-void SessionTable::attach(Command& command) {
+void SessionTable::attach(Command& command, const HostName& host) {
   const auto request =
-      relay_v2::parse_session_request({static_cast<const uint8_t*>(command.data),
-                                       std::min<size_t>(command.cdw12, relay_v2::session_request_size)});
+      relay_v2::parse_session_request({static_cast<const uint8_t*>(command.data), command.data_length});
   if (!request) return complete(command, status::vendor_errno(EINVAL));
   if (request->version != relay_v2::version) return complete(command, status::vendor_errno(EPROTONOSUPPORT));
   if (request->epoch != options_.epoch) return complete(command, status::vendor_errno(ESTALE));
-  const auto known =
-      std::ranges::find_if(sessions_, [&](const auto& held) { return held->id() == request->id; });
-  if (known != sessions_.end()) {
-    (*known)->touch();
-    return complete(command, status::success, (*known)->handle());
+  if (Session* const known = find(host, request->key.handle)) {
+    if (!known->proves(request->key.secret)) return complete(command, status::vendor_errno(ESTALE));
+    known->touch();
+    return complete(command, status::success);
   }
-  const bool ended = std::ranges::find(ended_, request->id) != ended_.end();
-  if (request->resume || ended) return complete(command, status::vendor_errno(ESTALE));
-  // A handle is used once in an epoch.
+  if (request->resume || ended_.contains(host, request->key.handle))
+    return complete(command, status::vendor_errno(ESTALE));
   // What ended sessions have left to deliver counts as sessions once those are as many as there may be.
   if (sessions_.size() >= options_.max_sessions || lingering_.left() >= options_.max_sessions ||
-      last_handle_ == UINT32_MAX) {
+      (options_.may_attach && !options_.may_attach(host))) {
     return complete(command, status::vendor_errno(ENOMEM));
   }
   const Session::Surroundings around{clock_, services_, completions_, lingering_, large_, small_, options_};
-  sessions_.push_back(std::make_unique<Session>(around, request->id, ++last_handle_));
+  sessions_.push_back(
+      std::make_unique<Session>(around, Session::Identity{.host = host,
+                                                          .key = request->key,
+                                                          .features = request->features & options_.features,
+                                                          .client = Client{++sessions_made_}}));
   arm_lease();
-  complete(command, status::success, last_handle_);
+  complete(command, status::success);
 }
 
-void SessionTable::detach(Command& command) {
-  if (Session* const session = find(command.cdw11)) {
+void SessionTable::detach(Command& command, const HostName& host) {
+  if (Session* const session = find(host, relay_v2::parse_call(command).handle)) {
     session->end(Session::End::orderly);
     erase(*session);
   }
   complete(command, status::success);  // detaching twice succeeds
 }
 
-Session* SessionTable::find(uint32_t handle) const {
+Session* SessionTable::find(const HostName& host, uint64_t handle) const {
   const auto found =
-      std::ranges::find_if(sessions_, [&](const auto& held) { return held->handle() == handle; });
+      std::ranges::find_if(sessions_, [&](const auto& held) { return held->is(host, handle); });
   return found == sessions_.end() ? nullptr : found->get();
 }
 
-uint32_t SessionTable::handle_of(const relay_v2::SessionId& id) const {
-  const auto found = std::ranges::find_if(sessions_, [&](const auto& held) { return held->id() == id; });
-  return found == sessions_.end() ? 0 : (*found)->handle();
+void SessionTable::for_each_host(const std::function<void(const HostName&)>& visit) const {
+  for (const auto& session : sessions_) visit(session->host());
 }
 
 void SessionTable::erase(Session& session) {
-  if (ended_.size() == ended_remembered) ended_.pop_front();
-  ended_.push_back(session.id());
+  ended_.add(session.host(), session.handle());
   std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
 }
 
@@ -180,19 +160,21 @@ void SessionTable::end_sessions() {
 
 // --- section 5 ---
 
-void SessionTable::tx(Command& command) {
-  Session* const session = find(command.cdw11);
+void SessionTable::tx(Command& command, const HostName& host) {
+  const relay_v2::Call call = relay_v2::parse_call(command);
+  Session* const session = find(host, call.handle);
   if (session == nullptr) return complete(command, status::vendor_errno(ESTALE));
-  if (session->tx(command)) return;
+  if (session->tx(command, call)) return;
   // Nobody knows what the host meant by its bytes: no service shall take them for all there was.
   session->end(Session::End::abort);
   erase(*session);
 }
 
-void SessionTable::rx(Command& command) {
-  Session* const session = find(command.cdw11);
+void SessionTable::rx(Command& command, const HostName& host) {
+  const relay_v2::Call call = relay_v2::parse_call(command);
+  Session* const session = find(host, call.handle);
   if (session == nullptr) return complete(command, status::vendor_errno(ESTALE));
-  session->rx(command);
+  session->rx(command, call);
 }
 
 // --- the lease ---

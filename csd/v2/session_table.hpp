@@ -1,5 +1,6 @@
 // The drive's end of the second-generation relay protocol (docs/relay-protocol.md; sections named are its):
-// tells what the drive can do, and takes commands to the sessions they name.
+// tells what the drive can do, and takes commands to the sessions they name, which are their host's own:
+// those of another host do not exist for it.
 //
 // No sockets and no event loop here: time, services and completions come in from outside, so that a
 // simulation may run it. Limits: 4 sessions, 16384 streams and listeners each. Threads: one. Never blocks.
@@ -7,14 +8,15 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "csd/base/completion_queue.hpp"
+#include "csd/base/host_name.hpp"
 #include "csd/sockets/service.hpp"
+#include "csd/v2/ended_sessions.hpp"
 #include "csd/v2/linger_list.hpp"
 #include "libnvsock/base/buffer.hpp"
 #include "libnvsock/base/clock.hpp"
@@ -30,13 +32,15 @@ struct SessionTableOptions {
   uint32_t features = relay_v2::feature::datagrams | relay_v2::feature::ipv6 | relay_v2::feature::names |
                       relay_v2::feature::listeners;
   uint32_t max_sessions = 4;
+  // May this host have one session more, as far as it is not for max_sessions to say? Null: yes.
+  std::function<bool(const HostName&)> may_attach{};
   uint32_t max_streams = 16384;              // and listeners, a session
   uint32_t max_batch = relay_v2::max_batch;  // 4096..131072, a multiple of 8
   // Bytes a stream's host may be ahead of its service: at first, and when the service has kept up.
   uint32_t window = 256 * 1024;
   uint32_t largest_window = 1024 * 1024;
   uint16_t tx_window = 8;          // at least 1
-  uint16_t rx_window = 8;          // at least 1
+  uint16_t rx_window = 8;          // 1..255
   std::chrono::seconds lease{30};  // at least 1 s
   std::chrono::milliseconds max_wait{relay_v2::max_wait_ms};
   std::chrono::milliseconds linger{30'000};  // how long closed streams may go on delivering
@@ -63,10 +67,10 @@ class SessionTable {
   SessionTable& operator=(const SessionTable&) = delete;
 
   // Is it one of the commands of section 2? Others belong to someone else.
-  bool handles(const Command& command) const;
-  // Completes now or later through completions.post(); the caller flushes. What completes later flushes by
-  // itself. REQUIRES: handles(command).
-  void execute(Command& command);
+  static bool handles(const Command& command) { return relay_v2::is_call(command); }
+  // A command of this host. Completes now or later through completions.post(); the caller flushes. What
+  // completes later flushes by itself. REQUIRES: handles(command).
+  void execute(Command& command, const HostName& host = {});
 
   // The controller was reset: commands that wait are forgotten and never completed; sessions stay (section
   // 6).
@@ -75,8 +79,8 @@ class SessionTable {
   void forget_commands(const std::function<bool(const Command&)>& whose);
 
   size_t sessions() const { return sessions_.size(); }
-  // The handle of the session of this name; 0: there is none.
-  uint32_t handle_of(const relay_v2::SessionId& id) const;
+  // The hosts that have sessions, as often as each has one.
+  void for_each_host(const std::function<void(const HostName&)>& visit) const;
   uint64_t datagrams_dropped() const;  // by the sessions there are
   Delivery delivery() const;
   // The drive comes to an end: all sessions are over, as when their hosts had died. What hosts closed in good
@@ -85,11 +89,11 @@ class SessionTable {
 
  private:
   void capabilities(Command& command);
-  void attach(Command& command);
-  void detach(Command& command);
-  void tx(Command& command);
-  void rx(Command& command);
-  Session* find(uint32_t handle) const;
+  void attach(Command& command, const HostName& host);
+  void detach(Command& command, const HostName& host);
+  void tx(Command& command, const HostName& host);
+  void rx(Command& command, const HostName& host);
+  Session* find(const HostName& host, uint64_t handle) const;  // null: this host has none
   void erase(Session& session);
   void arm_lease();
   void check_leases();
@@ -103,10 +107,8 @@ class SessionTable {
   BufferPool small_;
   LingerList lingering_;
   std::vector<std::unique_ptr<Session>> sessions_;
-  uint32_t last_handle_ = 0;
-  // Names of the sessions that ended last: a late copy of their attach must not begin them anew.
-  static constexpr size_t ended_remembered = 16;
-  std::deque<relay_v2::SessionId> ended_;
+  uint64_t sessions_made_ = 0;
+  EndedSessions ended_;
   std::unique_ptr<Clock::Timer> lease_timer_;  // one for the session that may end first
   bool lease_armed_ = false;
 };

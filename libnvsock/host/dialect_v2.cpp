@@ -15,6 +15,10 @@ constexpr size_t quantum = 64 * 1024;
 // Who waits for the drive's counters: one question answers all.
 constexpr size_t most_asking = 64;
 
+// The drive uses numbers again when a batch of ours has told that we took its last batch with them. That
+// batch is made when so many have gathered, though there is nothing else to say.
+constexpr unsigned most_freed_silently = 1024;
+
 constexpr size_t kept_pages = 1024;  // 4 MiB
 
 // 0: the drive carries none.
@@ -73,10 +77,9 @@ Result<StreamHandle> DialectV2::connect(const Endpoint& endpoint, StreamObserver
   }
   if (const Result<void> room = room_for_one("cannot connect to " + endpoint.text()); !room)
     return room.error();
-  const uint32_t number = take_number();
+  const uint64_t id = take_id();
   StreamV2& stream =
-      *streams_.emplace(number, std::make_unique<StreamV2>(shared_, number, endpoint, observer))
-           .first->second;
+      *streams_.emplace(id, std::make_unique<StreamV2>(shared_, id, endpoint, observer)).first->second;
   counters_.streams_now = static_cast<unsigned>(streams_.size());
   StreamHandle handle(&stream);
   list_ready(stream);
@@ -92,8 +95,8 @@ Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog
   if (!room) return room.error();
   ListenerHandle handle(
       listeners_
-          .emplace_back(std::make_unique<ListenerV2>(static_cast<ListenerOwnerV2&>(*this), shared_.clock,
-                                                     where, backlog, observer))
+          .emplace_back(std::make_unique<ListenerV2>(static_cast<ListenerOwnerV2&>(*this), take_id(),
+                                                     shared_.clock, where, backlog, observer))
           .get());
   session_->pump();
   return handle;
@@ -102,10 +105,13 @@ Result<ListenerHandle> DialectV2::listen(const Endpoint& where, uint32_t backlog
 bool DialectV2::ask_counters(std::function<void(const DriveCounters&)> told) {
   if (!session_->live() || counters_wanted_.size() == most_asking) return false;
   counters_wanted_.push_back(std::move(told));
-  if (counters_wanted_.size() > 1) return true;
-  counters_due_ = true;
+  ask_stat();
   session_->pump();
   return true;
+}
+
+void DialectV2::ask_stat() {
+  if (!std::exchange(counters_asked_, true)) counters_due_ = true;
 }
 
 bool DialectV2::drained() const {
@@ -118,46 +124,50 @@ bool DialectV2::drained() const {
 
 void DialectV2::finish() {
   finishing_ = true;
-  for (auto& [key, stream] : streams_) stream->finish();
+  for (auto& [id, stream] : streams_) stream->finish();
   on_batch_end();
 }
 
 // A stream whose last frame has left is not here any more, but its bytes may be on their way.
 Undelivered DialectV2::undelivered() const {
   Undelivered left;
-  for (const auto& [key, stream] : streams_) left.add(stream->undelivered());
-  std::unordered_map<uint32_t, uint64_t> of_gone;
+  for (const auto& [id, stream] : streams_) left.add(stream->undelivered());
+  std::unordered_map<uint64_t, uint64_t> of_gone;
   session_->for_each_unconfirmed([&](const SessionV2::Sent& sent) {
-    if (find_number(sent.stream) == nullptr) of_gone[sent.stream] += sent.bytes;
+    if (find(sent.stream) == nullptr) of_gone[sent.stream] += sent.bytes;
   });
-  for (const auto& [number, bytes] : of_gone) left.add(bytes);
+  for (const auto& [id, bytes] : of_gone) left.add(bytes);
   return left;
 }
 
 void DialectV2::give_up() {
   std::vector<uint64_t> all;
-  for (const auto& [key, stream] : streams_) all.push_back(key);
-  for (const uint64_t key : all) {
-    if (StreamV2* stream = find(key)) stream->give_up();  // which may be the end of it
+  for (const auto& [id, stream] : streams_) all.push_back(id);
+  for (const uint64_t id : all) {
+    if (StreamV2* stream = find(id)) stream->give_up();  // which may be the end of it
   }
 }
 
-// By the id that people see, which is not the key of a flow that was opened again.
 Stream* DialectV2::find_stream(uint64_t id) const {
-  const auto found =
-      std::ranges::find_if(streams_, [id](const auto& held) { return held.second->id() == id; });
-  return found == streams_.end() ? nullptr : found->second.get();
+  return find(id);
 }
 
 void DialectV2::for_each_stream(const std::function<void(const Stream&)>& visit) const {
-  for (const auto& [number, stream] : streams_) visit(*stream);
+  for (const auto& [id, stream] : streams_) visit(*stream);
 }
 
 // --- what the session asks for ---
 
-// One turn for each stream in line. The one whose frame does not fit stays in front, so that OPENs leave in
-// the order of their numbers (section 7).
+// Each batch tells the drive what was taken; the answer to STAT tells it us.
 void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) {
+  if (numbers_.waiting() > relay_v2::StreamNumbers::most_waiting || freed_for_drive_ > most_freed_silently)
+    ask_stat();
+  fill_from_line(batch, sent);
+  if (!batch.empty()) freed_for_drive_ = 0;
+}
+
+// One turn for each stream in line. The one whose frame does not fit stays in front.
+void DialectV2::fill_from_line(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) {
   if (counters_due_ && batch.fits(0)) {
     batch.append(relay_v2::FrameType::stat, 0, 0, 0);
     counters_due_ = false;
@@ -165,7 +175,7 @@ void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>&
   for (size_t left = ready_.size(); left > 0; --left) {
     StreamV2* stream = find(ready_.front());
     if (stream == nullptr) {
-      ListenerV2* listener = find_listener(static_cast<uint32_t>(ready_.front()));
+      ListenerV2* listener = find_listener(ready_.front());
       if (listener != nullptr && !listener->emit(batch)) return;
       ready_.pop_front();
       continue;
@@ -174,37 +184,38 @@ void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>&
     if (emitted == StreamV2::Emitted::none) return;
     ready_.pop_front();
     stream->listed.ready = emitted == StreamV2::Emitted::more;
-    if (stream->listed.ready) ready_.push_back(stream->key());
+    if (stream->listed.ready) ready_.push_back(stream->id());
   }
 }
 
 void DialectV2::on_sent(const SessionV2::Sent& sent) {
   counters_.bytes_sent += sent.bytes;
-  if (StreamV2* stream = find_number(sent.stream)) stream->on_sent(sent);
+  if (StreamV2* stream = find(sent.stream)) stream->on_sent(sent);
 }
 
 bool DialectV2::on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) {
   if (frame.type == relay_v2::FrameType::stat) {
     drive_counters_ = relay_v2::parse_counters(frame.payload);
     counters_came_ = true;
+    counters_asked_ = counters_due_;
     return true;
   }
   if (frame.type == relay_v2::FrameType::accepted) return on_accepted(frame);
   if (StreamV2* stream = find_number(frame.stream)) return stream->on_frame(frame, buffer);
-  if (ListenerV2* listener = find_listener(frame.stream)) return listener->on_frame(frame);
+  if (ListenerV2* listener = find_listener_number(frame.stream)) return listener->on_frame(frame);
   // Of a stream that is gone; anything else was never ours.
-  return frame.stream % 2 == 1 ? frame.stream < next_number_ : frame.stream <= last_accepted_;
+  return frame.stream % 2 == 1 ? numbers_.used(frame.stream) : frame.stream <= last_accepted_;
 }
 
 // It is told when the batch ends. When its listener is gone by then, the two crossed, and it is reset.
 bool DialectV2::on_accepted(const relay_v2::Frame& frame) {
   const relay_v2::Accepted accepted = relay_v2::parse_accepted(frame.payload);
-  if (frame.stream % 2 == 1 || frame.stream <= last_accepted_ || frame.value > relay_v2::max_window ||
-      accepted.listener % 2 == 0 || accepted.listener >= next_number_) {
+  if (frame.stream % 2 == 1 || by_number_.contains(frame.stream) || frame.value > relay_v2::max_window ||
+      accepted.listener % 2 == 0 || !numbers_.used(accepted.listener)) {
     return false;
   }
-  last_accepted_ = frame.stream;
-  const uint64_t id = id_of(frame.stream);
+  last_accepted_ = std::max(last_accepted_, frame.stream);
+  const uint64_t id = std::exchange(next_accepted_id_, next_accepted_id_ + 2);
   StreamV2& stream =
       *streams_
            .emplace(id,
@@ -213,9 +224,13 @@ bool DialectV2::on_accepted(const relay_v2::Frame& frame) {
                         Stream::Addresses{.local = accepted.addresses.local, .peer = accepted.addresses.peer},
                         frame.value))
            .first->second;
+  by_number_.emplace(frame.stream, &stream);
   counters_.streams_now = static_cast<unsigned>(streams_.size());
   list_changed(stream);  // it owes the drive its first credit
-  news_.push_back({.listener = accepted.listener, .stream = id});
+  const ListenerV2* const listener = find_listener_number(accepted.listener);
+  news_.push_back({.listener = listener == nullptr ? 0 : listener->id(),
+                   .attempt = listener == nullptr ? 0 : listener->attempt(),
+                   .stream = id});
   return true;
 }
 
@@ -224,6 +239,7 @@ void DialectV2::tell_listeners() {
     const News news = news_.front();
     news_.pop_front();
     ListenerV2* listener = find_listener(news.listener);
+    if (listener != nullptr && listener->attempt() != news.attempt) listener = nullptr;
     if (news.stream != 0) {
       StreamHandle stream(find(news.stream));
       if (listener != nullptr) listener->tell_accepted(stream);
@@ -243,17 +259,20 @@ void DialectV2::tell_counters() {
 
 // A stream whose OPEN was never sent was not in the session: it leaves with the next one.
 void DialectV2::on_session_lost(int error) {
-  for (auto& [key, stream] : streams_) {
+  for (auto& [id, stream] : streams_) {
     if (!stream->outlives_session(error)) stream->listed.ready = false;
   }
-  std::erase_if(ready_, [this](uint64_t key) {
-    const StreamV2* stream = find(key);
+  std::erase_if(ready_, [this](uint64_t id) {
+    const StreamV2* stream = find(id);
     return stream == nullptr || !stream->listed.ready;
   });
   drive_counters_.reset();
-  counters_due_ = false;
+  counters_due_ = counters_asked_ = false;
   counters_came_ = true;
-  accepted_before_ += std::exchange(last_accepted_, 0);
+  numbers_ = relay_v2::StreamNumbers(1);
+  last_accepted_ = 0;
+  freed_for_drive_ = 0;
+  by_number_.clear();
   std::erase_if(listeners_, [](const auto& listener) { return listener->released(); });
   for (const auto& listener : listeners_) listener->on_session_lost(error);
   on_batch_end();
@@ -283,18 +302,29 @@ StreamV2* DialectV2::find(uint64_t id) const {
   return found == streams_.end() ? nullptr : found->second.get();
 }
 
-ListenerV2* DialectV2::find_listener(uint32_t number) const {
+StreamV2* DialectV2::find_number(uint32_t number) const {
+  const auto found = by_number_.find(number);
+  return found == by_number_.end() ? nullptr : found->second;
+}
+
+ListenerV2* DialectV2::find_listener(uint64_t id) const {
+  const auto found =
+      std::ranges::find_if(listeners_, [&](const auto& listener) { return listener->id() == id; });
+  return found == listeners_.end() ? nullptr : found->get();
+}
+
+ListenerV2* DialectV2::find_listener_number(uint32_t number) const {
   const auto found =
       std::ranges::find_if(listeners_, [&](const auto& listener) { return listener->number() == number; });
   return found == listeners_.end() ? nullptr : found->get();
 }
 
 void DialectV2::list_ready(StreamV2& stream) {
-  if (!std::exchange(stream.listed.ready, true)) ready_.push_back(stream.key());
+  if (!std::exchange(stream.listed.ready, true)) ready_.push_back(stream.id());
 }
 
 void DialectV2::list_ready(ListenerV2& listener) {
-  ready_.push_back(listener.number());
+  ready_.push_back(listener.id());
 }
 
 // While streams are told of a batch, what comes of it leaves together, when all have been told.
@@ -303,35 +333,35 @@ void DialectV2::send_ready() {
 }
 
 void DialectV2::list_changed(StreamV2& stream) {
-  if (!std::exchange(stream.listed.changed, true)) changed_.push_back(stream.key());
+  if (!std::exchange(stream.listed.changed, true)) changed_.push_back(stream.id());
 }
 
 void DialectV2::list_listening(ListenerV2& listener, const sockaddr_storage& address) {
-  news_.push_back({.listener = listener.number(), .address = address});
+  news_.push_back({.listener = listener.id(), .attempt = listener.attempt(), .address = address});
 }
 
 void DialectV2::list_failed(ListenerV2& listener, int error) {
-  news_.push_back({.listener = listener.number(), .error = error});
+  news_.push_back({.listener = listener.id(), .attempt = listener.attempt(), .error = error});
 }
 
-uint32_t DialectV2::take_number() {
-  return std::exchange(next_number_, next_number_ + 2);
-}
-
-// For another flow: a number is never used again.
-uint32_t DialectV2::renumber(StreamV2& stream) {
-  const uint32_t number = take_number();
-  auto node = streams_.extract(stream.key());
-  node.key() = number;
-  streams_.insert(std::move(node));
-  // The lines hold the number it had.
-  stream.listed.ready = false;
-  if (stream.listed.changed) changed_.push_back(number);
+uint32_t DialectV2::take_number(StreamV2& stream) {
+  const uint32_t number = numbers_.take();
+  if (number != 0) by_number_.emplace(number, &stream);
   return number;
 }
 
+// The last frame of it was in the batch that was made last, or in an earlier one.
+void DialectV2::free_number(uint32_t number) {
+  by_number_.erase(number);
+  if (number % 2 == 1) {
+    numbers_.close(number, session_->batches_sent());
+  } else {
+    ++freed_for_drive_;
+  }
+}
+
 void DialectV2::destroy(StreamV2& stream) {
-  streams_.erase(stream.key());
+  streams_.erase(stream.id());
   counters_.streams_now = static_cast<unsigned>(streams_.size());
 }
 

@@ -15,12 +15,14 @@
 #include <deque>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "libnvsock/host/dialect.hpp"
 #include "libnvsock/host/listener_v2.hpp"
 #include "libnvsock/host/session_v2.hpp"
 #include "libnvsock/host/stream_v2.hpp"
+#include "libnvsock/relay/stream_numbers.hpp"
 
 namespace nvsock {
 
@@ -30,7 +32,7 @@ struct DialectV2Options {
   // Bytes a stream may be ahead of its reader: at first, and when the reader has kept up.
   uint32_t window = 256 * 1024;
   uint32_t largest_window = 1024 * 1024;
-  relay_v2::SessionId session{};  // random
+  relay_v2::SessionKey session{};  // random
   Log log;
 };
 
@@ -68,15 +70,18 @@ class DialectV2 final : public Dialect,
  private:
   // What a listener's observer is to be told when the batch ends.
   struct News {
-    uint32_t listener = 0;
+    uint64_t listener = 0;
+    unsigned attempt = 0;        // of the listener's
     uint64_t stream = 0;         // not 0: accepted
     int error = 0;               // not 0: failed
     sockaddr_storage address{};  // neither: listening, here
   };
 
   // --- of the session ---
+  void fill_from_line(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent);
   void fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) override;
   void on_sent(const SessionV2::Sent& sent) override;
+  void on_taken(uint64_t batch) override { numbers_.taken(batch); }
   bool on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) override;
   void on_session_lost(int error) override;
   void on_session_live() override;
@@ -91,18 +96,20 @@ class DialectV2 final : public Dialect,
   void settle() override { on_batch_end(); }
   void list_listening(ListenerV2& listener, const sockaddr_storage& address) override;
   void list_failed(ListenerV2& listener, int error) override;
-  uint32_t take_number() override;
-  uint32_t renumber(StreamV2& stream) override;
+  uint32_t take_number() override { return numbers_.take(); }
+  uint32_t take_number(StreamV2& stream) override;
+  void free_number(uint32_t number) override;
   void destroy(StreamV2& stream) override;
   void destroy(ListenerV2& listener) override;
 
   // May one more stream or listener begin? If not, the error's sentence begins with `failed`.
   Result<void> room_for_one(const std::string& failed) const;
   StreamV2* find(uint64_t id) const;
-  StreamV2* find_number(uint32_t number) const { return find(id_of(number)); }
-  // Numbers of the drive's start over with each session, but streams of an old one may still be held.
-  uint64_t id_of(uint32_t number) const { return number % 2 == 1 ? number : accepted_before_ + number; }
-  ListenerV2* find_listener(uint32_t number) const;
+  StreamV2* find_number(uint32_t number) const;
+  ListenerV2* find_listener(uint64_t id) const;
+  ListenerV2* find_listener_number(uint32_t number) const;
+  uint64_t take_id() { return std::exchange(next_id_, next_id_ + 2); }
+  void ask_stat();
   bool on_accepted(const relay_v2::Frame& frame);
   void tell_listeners();
   void tell_counters();
@@ -116,11 +123,14 @@ class DialectV2 final : public Dialect,
   const uint32_t features_;
   BufferPool pages_;
   const Shared shared_;
-  std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;  // by key
+  std::unordered_map<uint64_t, std::unique_ptr<StreamV2>> streams_;  // by id
   std::vector<std::unique_ptr<ListenerV2>> listeners_;
-  uint32_t next_number_ = 1;       // odd, never used again in a session
-  uint32_t last_accepted_ = 0;     // even, the drive's last number in this session
-  uint64_t accepted_before_ = 0;   // the highest id of a stream accepted in earlier sessions
+  uint64_t next_id_ = 1;                               // odd: of streams that programs open, and of listeners
+  uint64_t next_accepted_id_ = 2;                      // even
+  relay_v2::StreamNumbers numbers_{1};                 // odd
+  uint32_t last_accepted_ = 0;                         // even, the drive's highest number in this session
+  std::unordered_map<uint32_t, StreamV2*> by_number_;  // streams that are open in this session
+  unsigned freed_for_drive_ = 0;   // of the drive's numbers, since a batch told it what was taken
   std::deque<uint64_t> ready_;     // ids of streams, and of listeners, that have something to send
   std::vector<uint64_t> changed_;  // streams to tell when the batch ends
   std::vector<uint64_t> telling_;  // those being told; a member to keep its memory
@@ -128,6 +138,7 @@ class DialectV2 final : public Dialect,
   std::vector<std::function<void(const DriveCounters&)>> counters_wanted_;
   DriveCounters drive_counters_;  // that came with this batch
   bool counters_due_ = false;     // STAT waits for a batch
+  bool counters_asked_ = false;   // or its answer is on the way
   bool counters_came_ = false;    // or will not come any more
   bool finishing_ = false;
   std::unique_ptr<SessionV2> session_;

@@ -10,15 +10,21 @@ namespace nvsock {
 
 using relay_v2::FrameType;
 
-ListenerV2::ListenerV2(ListenerOwnerV2& owner, Clock& clock, const Endpoint& where, uint32_t backlog,
-                       ListenerObserver* observer)
-    : Listener(where), owner_(owner), backlog_(backlog), observer_(observer), timer_(clock.make_timer()) {
+ListenerV2::ListenerV2(ListenerOwnerV2& owner, uint64_t id, Clock& clock, const Endpoint& where,
+                       uint32_t backlog, ListenerObserver* observer)
+    : Listener(where),
+      owner_(owner),
+      id_(id),
+      backlog_(backlog),
+      observer_(observer),
+      timer_(clock.make_timer()) {
   ask();
 }
 
 void ListenerV2::ask() {
   phase_ = Phase::unsent;
-  number_ = owner_.take_number();
+  ++attempt_;
+  number_ = 0;
   owner_.list_ready(*this);
 }
 
@@ -26,33 +32,43 @@ bool ListenerV2::emit(relay_v2::BatchWriter& batch) {
   if (phase_ == Phase::released) {
     if (!batch.fits(0)) return false;
     batch.append(FrameType::reset, number_, 0, 0);
+    owner_.free_number(number_);
     owner_.destroy(*this);
     return true;
   }
   if (phase_ != Phase::unsent) return true;
   const relay_v2::Target target = target_of(where_);
   if (!batch.fits(encoded_size(target))) return false;
+  number_ = owner_.take_number();
+  if (number_ == 0) {
+    refuse(file_errno(Cause::drive_full));
+    return true;
+  }
   encode(target, batch.append(FrameType::listen, number_, backlog_, encoded_size(target)));
   phase_ = Phase::asked;
   return true;
 }
 
 bool ListenerV2::on_frame(const relay_v2::Frame& frame) {
-  if (phase_ == Phase::released || phase_ == Phase::refused) return true;
-  if (phase_ == Phase::unsent) return false;
+  if (phase_ == Phase::released) return true;
   if (frame.type == FrameType::listening && phase_ == Phase::asked) {
     phase_ = Phase::listening;
     owner_.list_listening(*this, relay_v2::parse_address(frame.payload));
     return true;
   }
   if (frame.type != FrameType::reset) return false;
+  owner_.free_number(std::exchange(number_, 0));
+  refuse(ending_errno(frame.value, false));
+  return true;
+}
+
+void ListenerV2::refuse(int error) {
   phase_ = Phase::refused;
-  owner_.list_failed(*this, ending_errno(frame.value, false));
+  owner_.list_failed(*this, error);
   timer_->arm(listen_again_after, [this] {
     ask();
     owner_.send_ready();
   });
-  return true;
 }
 
 void ListenerV2::on_session_lost(int error) {

@@ -1,7 +1,7 @@
 // A listener of the second generation on the host. docs/relay-protocol.md section 7.
 //
 // Theory of operation. It is configuration, and outlives sessions: whenever the drive has lost it or refused
-// it, it asks again, each time under a number nobody had. Answers to an earlier attempt thus find nobody.
+// it, it asks again, each time under another number. Answers to an earlier attempt thus find nobody.
 //
 // Threads: event loop only. Nothing blocks. Programs hold the Listener; only the owner touches the rest.
 #pragma once
@@ -19,8 +19,10 @@ class ListenerV2;
 // Who makes and deletes listeners, and puts what they have to send into batches: the dialect.
 class ListenerOwnerV2 {
  public:
-  virtual uint32_t take_number() = 0;  // odd, of nobody before
-  // Its number has something to send: emit() is called when its turn comes.
+  // A number to ask under, which frames for it come with until free_number(). 0: there is none now.
+  virtual uint32_t take_number() = 0;
+  virtual void free_number(uint32_t number) = 0;
+  // It has something to send: emit() is called when its turn comes.
   virtual void list_ready(ListenerV2& listener) = 0;
   // Lets those in line send now, or with what else comes of this batch. May delete the listener that calls:
   // its last act.
@@ -38,12 +40,14 @@ class ListenerOwnerV2 {
 class ListenerV2 final : public Listener {
  public:
   // Lists itself as ready.
-  ListenerV2(ListenerOwnerV2& owner, Clock& clock, const Endpoint& where, uint32_t backlog,
+  ListenerV2(ListenerOwnerV2& owner, uint64_t id, Clock& clock, const Endpoint& where, uint32_t backlog,
              ListenerObserver* observer);
 
   // --- for the owner alone ---
 
-  uint32_t number() const { return number_; }  // of this attempt
+  uint64_t id() const { return id_; }          // of no stream and no other listener, ever
+  uint32_t number() const { return number_; }  // of this attempt; 0: the drive does not know it
+  unsigned attempt() const { return attempt_; }
   // Its program let go; the drive is still to be told.
   bool released() const { return phase_ == Phase::released; }
 
@@ -61,13 +65,13 @@ class ListenerV2 final : public Listener {
 
  private:
   enum class Phase : uint8_t {
-    // By ask(). LISTEN waits for a batch. The drive has not heard of number_: no frame may come.
+    // By ask(). LISTEN waits for a batch. number_ is 0.
     unsent,
-    // By emit(). LISTENING or RESET comes.
+    // By emit(). number_ is taken. LISTENING or RESET comes.
     asked,
     // By LISTENING. ACCEPTED may come, and RESET when the drive cannot go on.
     listening,
-    // By RESET. number_ means nothing any more; the timer runs, and asks again.
+    // By RESET. number_ is 0; the timer runs, and asks again.
     refused,
     // By release() of one that the drive has heard of. RESET waits for a batch and deletes it. Nobody is told
     // anything any more; observer_ may be gone.
@@ -75,12 +79,15 @@ class ListenerV2 final : public Listener {
   };
 
   void release() override;
-  void ask();  // takes a number nobody had and stands in line with it
+  void ask();  // stands in line, for another number
+  void refuse(int error);
 
   ListenerOwnerV2& owner_;
+  const uint64_t id_;
   const uint32_t backlog_;
   ListenerObserver* const observer_;
   const std::unique_ptr<Clock::Timer> timer_;
+  unsigned attempt_ = 0;
   uint32_t number_ = 0;
   Phase phase_ = Phase::unsent;
 };

@@ -35,10 +35,7 @@ Result<std::string> probe_csd(asio::io_context& loop, CommandPort& port) {
 
 Result<SecondGeneration> probe_second_generation(asio::io_context& loop, CommandPort& port) {
   auto ask = std::make_unique<PageCommand>();
-  ask->opcode = relay_v2::opcode::to_host;
-  ask->cdw10 = relay_v2::function::capabilities;
-  ask->cdw11 = relay_v2::capabilities_cdw11;
-  ask->cdw12 = page_size;
+  encode(relay_v2::Call{.function = relay_v2::function::capabilities}, *ask);
   const Completion completion = run_command(loop, port, ask);
   if (!completion.ok()) return Error{ENOTSUP, "the capability command gave " + text_of(completion)};
   const auto page = relay_v2::parse_capabilities(ask->page());

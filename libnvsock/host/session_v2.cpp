@@ -9,7 +9,6 @@ namespace nvsock {
 namespace {
 
 using namespace std::chrono_literals;
-using relay_v2::RxWait;
 
 // Beyond what the drive may take by the protocol; expiry makes Linux reset the controller.
 constexpr auto command_margin = 30s;
@@ -31,11 +30,11 @@ std::string told(const Completion& completion) {
 }  // namespace
 
 SessionV2::SessionV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
-                     relay_v2::SessionId id, Owner& owner)
+                     const relay_v2::SessionKey& key, Owner& owner)
     : clock_(clock),
       port_(port),
       capabilities_(capabilities),
-      id_(id),
+      key_(key),
       owner_(owner),
       batches_(capabilities.max_batch, 2 * (max_tx + max_rx)),
       retry_(clock.make_timer()),
@@ -68,13 +67,10 @@ void SessionV2::submit(SlotCommand& command) {
   port_.submit(command);
 }
 
-void SessionV2::submit_control(uint8_t opcode, uint32_t function, uint32_t cdw11, uint32_t bytes) {
-  control_.opcode = opcode;
-  control_.cdw10 = function;
-  control_.cdw11 = cdw11;
-  control_.cdw12 = bytes;
+void SessionV2::submit_control(const relay_v2::Call& call, uint32_t bytes) {
   control_.data = bytes > 0 ? control_page_.data() : nullptr;
   control_.data_length = bytes;
+  encode(call, control_);
   control_.timeout = command_margin;
   control_in_flight_ = true;
   submit(control_);
@@ -105,10 +101,12 @@ void SessionV2::start() {
 
 void SessionV2::attach() {
   link_ = Link::attaching;
-  relay_v2::encode(
-      {.resume = resumable_, .version = relay_v2::version, .id = id_, .epoch = capabilities_.epoch},
-      {control_page_.data(), relay_v2::session_request_size});
-  submit_control(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, relay_v2::session_request_size);
+  relay_v2::encode(relay_v2::SessionRequest{.resume = resumable_,
+                                            .features = relay_v2::feature::all,
+                                            .epoch = capabilities_.epoch,
+                                            .key = key_},
+                   {control_page_.data(), relay_v2::session_request_size});
+  submit_control({.function = relay_v2::function::attach}, relay_v2::session_request_size);
 }
 
 bool SessionV2::all_sent() const {
@@ -129,14 +127,15 @@ void SessionV2::detach_if_sent() {
   if (!detaching_ || !all_sent() || control_in_flight_) return;
   link_ = Link::down;
   retry_->disarm();
-  submit_control(relay_v2::opcode::no_data, relay_v2::function::detach, handle_, 0);
+  submit_control({.function = relay_v2::function::detach, .handle = key_.handle}, 0);
 }
 
 void SessionV2::on_control(SlotCommand& command) {
   control_in_flight_ = false;
-  if (command.cdw10 == relay_v2::function::attach && link_ == Link::attaching) {
+  const uint8_t called = relay_v2::function_of(command);
+  if (called == relay_v2::function::attach && link_ == Link::attaching) {
     on_attached(command.completion);
-  } else if (command.cdw10 == relay_v2::function::capabilities && link_ == Link::probing) {
+  } else if (called == relay_v2::function::capabilities && link_ == Link::probing) {
     on_capabilities(command.completion);
   }
 }
@@ -152,7 +151,6 @@ void SessionV2::on_attached(const Completion& completion) {
     return suspect(completion);
   }
   heard_ = clock_.now();
-  handle_ = completion.dw0;
   if (std::exchange(resumable_, true)) {
     ++resumed_;
     owner_.on_link_message("the session was resumed");
@@ -192,8 +190,7 @@ void SessionV2::probe_later() {
     back_off_ = std::min<Clock::Duration>(back_off_ * 2, last_back_off);
     if (link_ != Link::probing) return;
     if (control_in_flight_) return probe_later();
-    submit_control(relay_v2::opcode::to_host, relay_v2::function::capabilities, relay_v2::capabilities_cdw11,
-                   relay_v2::capability_page_size);
+    submit_control({.function = relay_v2::function::capabilities}, relay_v2::capability_page_size);
   });
 }
 
@@ -213,11 +210,12 @@ void SessionV2::on_capabilities(const Completion& completion) {
 void SessionV2::lose(int error, const char* why) {
   link_ = Link::probing;
   lost_ += std::exchange(resumable_, false);
-  handle_ = 0;
   next_tx_ = next_rx_ = 1;
+  taken_ = 0;
   rx_wanted_ = 1;
   hasty_ = 0;
-  for (size_t i = id_.size(); i-- > 0 && ++id_[i] == 0;) continue;
+  if (++key_.handle == 0) key_.handle = 1;
+  for (size_t i = key_.secret.size(); i-- > 0 && ++key_.secret[i] == 0;) continue;
   for (Slot& slot : tx_) {
     if (slot.state != Slot::State::in_flight) slot.state = Slot::State::free;
     slot.sequence = 0;  // a late completion means nothing any more
@@ -277,10 +275,14 @@ bool SessionV2::send_waiting() {
     if (next_tx_ - oldest_unconfirmed() >= capabilities_.tx_window) break;
     if (!slot.buffer) slot.buffer = batches_.take();
     relay_v2::BatchWriter writer({slot.buffer.data(), capabilities_.max_batch});
+    const uint64_t sequence = next_tx_++;
     owner_.fill(writer, slot.sent);
-    if (writer.empty()) break;
-    slot.sequence = next_tx_++;
-    slot.bytes = writer.finish(slot.sequence);
+    if (writer.empty()) {
+      --next_tx_;
+      break;
+    }
+    slot.sequence = sequence;
+    slot.bytes = writer.finish(sequence, next_rx_ - 1);
     slot.state = Slot::State::waiting;
     ++busy;
   }
@@ -312,13 +314,12 @@ SessionV2::Slot* SessionV2::oldest_waiting() {
 
 void SessionV2::submit_tx(Slot& slot) {
   slot.state = Slot::State::in_flight;
-  slot.command.opcode = relay_v2::opcode::to_drive;
-  slot.command.cdw10 = relay_v2::function::tx;
-  slot.command.cdw11 = handle_;
-  slot.command.cdw12 = slot.bytes;
-  relay_v2::set_sequence(slot.command, slot.sequence);
   slot.command.data = slot.buffer.data();
   slot.command.data_length = slot.bytes;
+  encode(relay_v2::Call{.function = relay_v2::function::tx,
+                        .handle = key_.handle,
+                        .sequence = static_cast<uint32_t>(slot.sequence)},
+         slot.command);
   slot.command.timeout = command_margin;
   submit(slot.command);
 }
@@ -363,16 +364,15 @@ bool SessionV2::fetch() {
     slot->state = Slot::State::in_flight;
     slot->sequence = sequence;
     slot->asked = clock_.now();
-    slot->command.opcode = relay_v2::opcode::to_host;
-    slot->command.cdw10 = relay_v2::function::rx;
-    slot->command.cdw11 = handle_;
-    slot->command.cdw12 = capabilities_.max_batch;
-    slot->command.cdw13 = relay_v2::encode(
-        RxWait{.wait_ms = wait_ms(), .distance = static_cast<uint16_t>(sequence - next_rx_)});
-    relay_v2::set_sequence(slot->command, sequence);
     slot->command.data = slot->buffer.data();
     slot->command.block = &slot->buffer;
     slot->command.data_length = capabilities_.max_batch;
+    encode(relay_v2::Call{.function = relay_v2::function::rx,
+                          .handle = key_.handle,
+                          .sequence = static_cast<uint32_t>(sequence),
+                          .wait_ms = wait_ms(),
+                          .distance = static_cast<uint32_t>(sequence - next_rx_)},
+           slot->command);
     slot->command.timeout = std::chrono::milliseconds(capabilities_.max_wait_ms) + command_margin;
     slot->command.may_block = true;
     submit(slot->command);
@@ -437,7 +437,10 @@ bool SessionV2::deliver(Slot& slot) {
     batch =
         relay_v2::Batch::parse({slot.buffer.data(), slot.bytes}, slot.sequence, relay_v2::Batch::From::drive);
   }
-  bool good = batch.has_value();
+  // Nothing is taken that was not sent, nor given back.
+  const uint64_t taken = batch ? relay_v2::nearest_sequence(batch->taken(), batches_sent()) : 0;
+  bool good = batch && taken >= taken_ && taken <= batches_sent();
+  if (good && taken > taken_) owner_.on_taken(taken_ = taken);
   while (good) {
     const std::optional<relay_v2::Frame> frame = batch->next();
     if (!frame) break;
@@ -445,7 +448,7 @@ bool SessionV2::deliver(Slot& slot) {
   }
   if (!good) {
     if (!control_in_flight_) {
-      submit_control(relay_v2::opcode::no_data, relay_v2::function::detach, handle_, 0);
+      submit_control({.function = relay_v2::function::detach, .handle = key_.handle}, 0);
     }
     lose(file_errno(Cause::protocol_broken), "the drive sent a batch that breaks the protocol");
   }

@@ -33,7 +33,8 @@ class SessionV2 {
 
   // Payload of one stream in one batch, to be told when the drive has it.
   struct Sent {
-    uint32_t stream;
+    uint64_t stream;  // its id, not its number, which may be another one's by then
+    uint32_t flow;    // of a datagram stream: which of its flows
     uint32_t bytes;
     uint32_t overhead = 0;  // credit of datagrams beyond their bytes
   };
@@ -43,6 +44,8 @@ class SessionV2 {
     // Puts what waits to be sent into the batch, as much as fits; nothing: leaves it empty.
     virtual void fill(relay_v2::BatchWriter& batch, std::vector<Sent>& sent) = 0;
     virtual void on_sent(const Sent& sent) = 0;
+    // The drive has taken every batch up to this one. Before the frames of the batch that tells it.
+    virtual void on_taken(uint64_t batch) = 0;
     // One frame, in order. Its payload lies in `buffer` and may be kept with it. False: the frame breaks a
     // rule, and the session ends.
     virtual bool on_frame(const relay_v2::Frame& frame, const BufferRef& buffer) = 0;
@@ -57,9 +60,9 @@ class SessionV2 {
     ~Owner() = default;
   };
 
-  // `id` is random; a further session takes the same with its last bytes counted up.
+  // `key` is random; a further session takes the same, counted up: as unknown to everybody else.
   SessionV2(Clock& clock, CommandPort& port, const relay_v2::Capabilities& capabilities,
-            relay_v2::SessionId id, Owner& owner);
+            const relay_v2::SessionKey& key, Owner& owner);
   ~SessionV2();
   SessionV2(const SessionV2&) = delete;
   SessionV2& operator=(const SessionV2&) = delete;
@@ -71,8 +74,8 @@ class SessionV2 {
   void detach();
 
   bool live() const { return link_ == Link::live; }
-  bool out_of_reach() const { return outage_told_; }  // silent for longer than the lease
-  uint64_t batches_sent() const { return next_tx_ - 1; }
+  bool out_of_reach() const { return outage_told_; }      // silent for longer than the lease
+  uint64_t batches_sent() const { return next_tx_ - 1; }  // with the one that is being made
   uint64_t batches_received() const { return next_rx_ - 1; }
   std::string_view link_name() const;
   unsigned resumed() const { return resumed_; }
@@ -93,12 +96,12 @@ class SessionV2 {
     // By the constructor, and by detach() once everything is sent, for good. Nothing is submitted.
     down,
     // By attach(), from start() or when the drive was heard of again. control_ is an attach, which resumes
-    // the session if resumable_; nothing else is submitted. handle_ is not to be used.
+    // the session if resumable_; nothing else is submitted.
     attaching,
-    // By on_attached(). handle_ is valid; tx and rx flow.
+    // By on_attached(). The drive knows key_; tx and rx flow.
     live,
     // By suspect() and lose(). control_ asks for capabilities, or retry_ waits to ask again, and nothing else
-    // is submitted. After lose() handle_ is 0 and every slot empty or with the drive.
+    // is submitted. After lose() key_ is another one and every slot empty or with the drive.
     probing,
   };
 
@@ -132,7 +135,7 @@ class SessionV2 {
 
   void submit(SlotCommand& command);
   void detach_if_sent();
-  void submit_control(uint8_t opcode, uint32_t function, uint32_t cdw11, uint32_t bytes);
+  void submit_control(const relay_v2::Call& call, uint32_t bytes);
   void attach();
   void on_control(SlotCommand& command);
   void on_capabilities(const Completion& completion);
@@ -158,7 +161,7 @@ class SessionV2 {
   Clock& clock_;
   CommandPort& port_;
   relay_v2::Capabilities capabilities_;
-  relay_v2::SessionId id_;
+  relay_v2::SessionKey key_;
   Owner& owner_;
   BufferPool batches_;
   std::array<Slot, max_tx> tx_;
@@ -174,8 +177,8 @@ class SessionV2 {
   bool outage_told_ = false;                     // the lease ran out while the drive was silent
   bool doubt_told_ = false, loss_told_ = false;  // since the last progress
   bool pumping_ = false;
-  uint32_t handle_ = 0;
   uint64_t next_tx_ = 1;  // of the next batch to be made
+  uint64_t taken_ = 0;    // of ours, the last that the drive has taken, as far as it told
   uint64_t next_rx_ = 1;  // the oldest the host does not have
   size_t rx_wanted_ = 1;  // receives to keep in flight: more while batches come full
   unsigned in_flight_ = 0;

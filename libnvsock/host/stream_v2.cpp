@@ -1,8 +1,10 @@
 #include "libnvsock/host/stream_v2.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "libnvsock/host/target_v2.hpp"
 #include "libnvsock/socket/program_errno.hpp"
@@ -23,10 +25,9 @@ constexpr size_t largest_cost = relay_v2::max_datagram + relay_v2::datagram_cost
 
 }  // namespace
 
-StreamV2::StreamV2(const StreamOwnerV2::Shared& shared, uint32_t number, const Endpoint& peer,
+StreamV2::StreamV2(const StreamOwnerV2::Shared& shared, uint64_t id, const Endpoint& peer,
                    StreamObserver* observer)
-    : Stream(number, peer, observer),
-      number_(number),
+    : Stream(id, peer, observer),
       window_(shared.window),
       receive_credit_(window_),
       shared_(shared),
@@ -119,12 +120,12 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
   if (released_ || reset_with_ != 0) {
     // Behind everything accepted: the drive delivers what it holds and closes.
     batch.append(FrameType::reset, number_, reset_with_, 0);
-    phase_ = Phase::closed;
+    close();
     owner().list_changed(*this);
   } else {
     batch.append(FrameType::fin, number_, 0, 0);
     fin_sent_ = true;
-    if (fin_came_) phase_ = Phase::closed;
+    if (fin_came_) close();
   }
   return Emitted::all;
 }
@@ -132,6 +133,11 @@ StreamV2::Emitted StreamV2::emit(relay_v2::BatchWriter& batch, std::vector<Sessi
 StreamV2::Emitted StreamV2::emit_open(relay_v2::BatchWriter& batch) {
   const relay_v2::Target target = target_of(peer_);
   if (!batch.fits(encoded_size(target))) return Emitted::none;
+  number_ = owner().take_number(*this);
+  if (number_ == 0) {
+    break_off(file_errno(Cause::drive_full));
+    return Emitted::all;
+  }
   encode(target, batch.append(FrameType::open, number_, receive_credit_, encoded_size(target)));
   phase_ = Phase::opening;
   ++shared_.counters.opens;
@@ -151,7 +157,7 @@ bool StreamV2::emit_data(relay_v2::BatchWriter& batch, std::vector<SessionV2::Se
       done += part;
     }
     send_credit_ -= static_cast<uint32_t>(size);
-    sent.push_back({number_, static_cast<uint32_t>(size)});
+    sent.push_back({.stream = id(), .flow = flow_, .bytes = static_cast<uint32_t>(size)});
   }
   return !queued_.empty() && send_credit_ > 0;
 }
@@ -159,7 +165,7 @@ bool StreamV2::emit_data(relay_v2::BatchWriter& batch, std::vector<SessionV2::Se
 // Takes whole datagrams. True: the next one needs another batch.
 bool StreamV2::emit_datagrams(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent,
                               size_t quantum) {
-  SessionV2::Sent taken{.stream = number_, .bytes = 0, .overhead = 0};
+  SessionV2::Sent taken{.stream = id(), .flow = flow_, .bytes = 0, .overhead = 0};
   bool full = false;
   while (may_send() && taken.bytes + taken.overhead < quantum) {
     const uint32_t size = datagrams_->queued.front();
@@ -178,6 +184,7 @@ bool StreamV2::emit_datagrams(relay_v2::BatchWriter& batch, std::vector<SessionV
 }
 
 void StreamV2::on_sent(const SessionV2::Sent& sent) {
+  if (sent.flow != flow_) return;  // of one that was over, and not counted any more
   unsent_ -= std::min<size_t>(unsent_, sent.bytes + sent.overhead);  // none is left when the stream broke
   bytes_sent_ += sent.bytes;
   owner().list_changed(*this);
@@ -190,8 +197,8 @@ void StreamV2::on_room_to_receive() {
 }
 
 bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
-  if (phase_ == Phase::closed) return true;
-  if (phase_ == Phase::unsent || phase_ == Phase::asleep) return false;
+  // In the other phases it has no number.
+  assert(phase_ == Phase::opening || phase_ == Phase::open);
   if (phase_ == Phase::opening && frame.type != FrameType::opened && frame.type != FrameType::reset)
     return false;
   owner().list_changed(*this);
@@ -212,7 +219,7 @@ bool StreamV2::on_frame(const Frame& frame, const BufferRef& buffer) {
     case FrameType::fin:
       if (fin_came_ || is_datagram()) return false;
       fin_came_ = receive_ended_ = true;
-      if (fin_sent_) phase_ = Phase::closed;
+      if (fin_sent_) close();
       return true;
     case FrameType::reset:
       is_datagram() ? on_flow_reset(frame.value) : on_reset(frame.value);
@@ -284,7 +291,7 @@ void StreamV2::on_reset(uint32_t error) {
     log(LogLevel::debug, "cannot connect to " + peer_.text() + ": " + std::strerror(static_cast<int>(error)));
   }
   if (error == 0 && !opening) {
-    phase_ = Phase::closed;
+    close();
     receive_ended_ = send_ended_ = true;
     drop_queued();
     return;
@@ -314,19 +321,28 @@ void StreamV2::on_flow_reset(uint32_t error) {
 }
 
 void StreamV2::fall_asleep() {
+  free_number();
   phase_ = Phase::asleep;
   send_credit_ = 0;
 }
 
-// The number is the highest, and the stream joins the line at its end: OPENs leave in the order of numbers.
 void StreamV2::wake_up() {
   phase_ = Phase::unsent;
+  ++flow_;
   unsent_ = queued_.bytes() + datagrams_->queued.size() * datagram_cost;
   receive_credit_ = window_ - unread();
-  number_ = owner().renumber(*this);
 }
 
 // --- ending ---
+
+void StreamV2::free_number() {
+  if (number_ != 0) owner().free_number(std::exchange(number_, 0));
+}
+
+void StreamV2::close() {
+  free_number();
+  phase_ = Phase::closed;
+}
 
 bool StreamV2::outlives_session(int error) {
   if (phase_ == Phase::unsent && error == ECONNRESET) return true;
@@ -342,7 +358,7 @@ bool StreamV2::outlives_session(int error) {
 }
 
 void StreamV2::break_off(int error) {
-  phase_ = Phase::closed;
+  close();
   timer_.reset();
   if (!broken_) fail(error);
   owner().list_changed(*this);
@@ -368,7 +384,7 @@ void StreamV2::abort(int code) {
   if (broken_) return;
   timer_.reset();
   fail(code);
-  if (phase_ == Phase::unsent) phase_ = Phase::closed;
+  if (phase_ == Phase::unsent) close();
   if (phase_ != Phase::closed) reset_with_ = static_cast<uint32_t>(code);
   owner().list_changed(*this);
   owner().settle();  // sends the RESET; may be the end of it

@@ -51,9 +51,12 @@ class StreamOwnerV2 {
   virtual void list_changed(StreamV2& stream) = 0;
   // Does at once what the end of a batch does. May delete the stream that calls: its last act.
   virtual void settle() = 0;
-  // Lists the stream under a number nobody had, the highest so far, and returns it; it stands in no line
-  // then.
-  virtual uint32_t renumber(StreamV2& stream) = 0;
+  // A number to open the stream under, which frames for it come with until free_number(). 0: there is none
+  // now.
+  virtual uint32_t take_number(StreamV2& stream) = 0;
+  // The stream that has this number is closed, and sends nothing more under it. Frames that still come find
+  // nobody.
+  virtual void free_number(uint32_t number) = 0;
   // Deletes the stream that calls.
   virtual void destroy(StreamV2& stream) = 0;
 
@@ -64,9 +67,8 @@ class StreamOwnerV2 {
 class StreamV2 final : public Stream {
  public:
   // One that the host opens. It is to be listed as ready.
-  StreamV2(const StreamOwnerV2::Shared& shared, uint32_t number, const Endpoint& peer,
-           StreamObserver* observer);
-  // One that the drive accepted. `id`: unlike the number, of all sessions.
+  StreamV2(const StreamOwnerV2::Shared& shared, uint64_t id, const Endpoint& peer, StreamObserver* observer);
+  // One that the drive accepted, under a number that the owner knows.
   StreamV2(const StreamOwnerV2::Shared& shared, uint64_t id, uint32_t number, const Endpoint& peer,
            const Addresses& addresses, uint32_t credit);
 
@@ -80,9 +82,6 @@ class StreamV2 final : public Stream {
     bool changed = false;
   };
   Listed listed;
-
-  // What the owner finds it by. Of the drive's streams their id, as the drive's numbers start over.
-  uint64_t key() const { return number_ % 2 == 1 ? number_ : id(); }
 
   bool has_output() const;
   enum class Emitted : uint8_t {
@@ -113,19 +112,20 @@ class StreamV2 final : public Stream {
  private:
   enum class Phase : uint8_t {
     // By the constructor and wake_up(). OPEN waits for a batch, the stream stands in line. The drive has not
-    // heard of number_: no frame may come; receive_credit_ is what OPEN will grant, send_credit_ is 0.
+    // heard of it, number_ is 0: no frame may come; receive_credit_ is what OPEN will grant, send_credit_ is
+    // 0.
     unsent,
-    // By emit_open(). OPENED or RESET comes, nothing else may. No DATA is sent.
+    // By emit_open(). number_ is taken. OPENED or RESET comes, nothing else may. No DATA is sent.
     opening,
     // By on_opened(), and from the start of one the drive accepted. Both credits count. Each direction moves
     // until its FIN (fin_sent_, fin_came_); after both, closed.
     open,
-    // By fall_asleep(), datagrams only. The drive has no flow: number_ and both credits mean nothing, nothing
-    // may be emitted. The next datagram wakes it up; released, it is deleted at once.
+    // By fall_asleep(), datagrams only. The drive has no flow: number_ is 0 and both credits mean nothing,
+    // nothing may be emitted. The next datagram wakes it up; released, it is deleted at once.
     asleep,
     // By emit() with RESET, by the second FIN, by a RESET that came, by a lost session, or by abort() of one
-    // that was unsent. Nothing is sent any more; frames that still come are ignored. Bytes that came before
-    // stay readable.
+    // that was unsent. number_ is 0, nothing is sent any more; frames that still come find nobody. Bytes that
+    // came before stay readable.
     closed,
   };
 
@@ -149,6 +149,8 @@ class StreamV2 final : public Stream {
   bool on_datagram(const relay_v2::Frame& frame, const BufferRef& buffer);
   void on_reset(uint32_t error);
   void on_flow_reset(uint32_t error);
+  void close();
+  void free_number();
   void fall_asleep();
   void wake_up();
   void break_off(int error);
@@ -163,7 +165,8 @@ class StreamV2 final : public Stream {
   bool released_ = false;
   bool fin_sent_ = false;
   bool fin_came_ = false;
-  uint32_t number_;              // in frames; of datagram streams: of the newest flow
+  uint32_t number_ = 0;          // in frames; of datagram streams: of the newest flow; 0: none
+  uint32_t flow_ = 0;            // of datagram streams: how many there were before
   uint32_t window_;              // bytes the drive may be ahead of the reader
   uint32_t reset_with_ = 0;      // errno the drive is told with RESET; 0: an orderly end, of released streams
   uint32_t send_credit_ = 0;     // bytes the drive still takes

@@ -16,8 +16,8 @@ constexpr auto longest_late = 500ms;
 constexpr auto longest_double = 200ms;
 constexpr auto shortest_expiry = 50ms;
 
-bool is(const Command& command, uint32_t function) {
-  return command.opcode > relay_v2::opcode::no_data && command.cdw10 == function;
+bool is(const Command& command, uint8_t function) {
+  return relay_v2::is_call(command) && relay_v2::function_of(command) == function;
 }
 
 }  // namespace
@@ -229,7 +229,7 @@ void FaultPort::deliver() {
 
 // Of what the host was told, so that a reset after every byte still lets it get on.
 void FaultPort::count_moved(const Command& command) {
-  const uint64_t moved = is(command, relay_v2::function::tx)   ? command.cdw12
+  const uint64_t moved = is(command, relay_v2::function::tx)   ? command.data_length
                          : is(command, relay_v2::function::rx) ? command.completion.dw0
                                                                : 0;
   for (Faults::Every& every : faults.every) {

@@ -61,15 +61,16 @@ std::optional<FrameRule> rule_of(FrameType type) {
     case FrameType::accepted:
       return FrameRule{false, true, 0, max_window, accepted_size, accepted_size};
     case FrameType::stat:
-      return FrameRule{true, true, 0, any, 0, counters_size};
+      return FrameRule{true, true, 0, any, 0, max_batch};
   }
   return std::nullopt;
 }
 
-// A STAT asks without and answers with its counters; nothing in between.
+// A STAT asks without counters and answers with whole ones, 8 at least.
 bool stat_fits(const Frame& frame, Batch::From from) {
-  return frame.type != FrameType::stat ||
-         frame.payload.size() == (from == Batch::From::host ? 0 : counters_size);
+  if (frame.type != FrameType::stat) return true;
+  const size_t size = frame.payload.size();
+  return from == Batch::From::host ? size == 0 : size >= least_counters_size && size % 8 == 0;
 }
 
 // A target is checked with the batch, so that nobody applies half of one.
@@ -100,9 +101,47 @@ bool take_frame(std::span<const uint8_t>& rest, Frame& frame) {
   return true;
 }
 
+constexpr uint8_t opcode_of(uint8_t called) {
+  if (called == function::detach) return opcode::no_data;
+  return called == function::attach || called == function::tx ? opcode::to_drive : opcode::to_host;
+}
+
 }  // namespace
 
+// --- section 2 ---
+
+void encode(const Call& call, Command& command) {
+  assert(command.data_length % 4 == 0 && call.distance <= max_distance && call.wait_ms <= max_wait_ms);
+  command.opcode = opcode_of(call.function);
+  command.cdw10 = command.data_length / 4;
+  command.cdw11 = 0;
+  command.cdw12 = call.function | call.distance << 8 | call.wait_ms << 16;
+  command.cdw13 = call.sequence;
+  command.cdw14 = static_cast<uint32_t>(call.handle);
+  command.cdw15 = static_cast<uint32_t>(call.handle >> 32);
+}
+
+Call parse_call(const Command& command) {
+  return {.function = function_of(command),
+          .handle = command.cdw14 | uint64_t{command.cdw15} << 32,
+          .sequence = command.cdw13,
+          .wait_ms = command.cdw12 >> 16 & 0x3fff,
+          .distance = command.cdw12 >> 8 & 0xff};
+}
+
+bool is_call(const Command& command) {
+  const uint8_t called = function_of(command);
+  return called >= function::capabilities && called <= function::rx && command.opcode == opcode_of(called) &&
+         (called != function::detach || command.cdw10 == 0);
+}
+
 // --- section 3 ---
+
+bool equal_secrets(const Secret& a, const Secret& b) {
+  unsigned difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) difference |= static_cast<unsigned>(a[i] ^ b[i]);
+  return difference == 0;
+}
 
 void encode(const Capabilities& from, std::span<uint8_t> page) {
   assert(page.size() >= capability_page_size && from.vendor.size() < vendor_size);
@@ -144,7 +183,7 @@ std::optional<Capabilities> parse_capabilities(std::span<const uint8_t> page) {
   const bool in_range = to.lowest_version <= to.highest_version && to.max_streams > 0 &&
                         to.max_batch >= min_batch && to.max_batch <= max_batch && to.max_batch % 8 == 0 &&
                         to.max_wait_ms > 0 && to.max_wait_ms <= max_wait_ms && to.tx_window > 0 &&
-                        to.rx_window > 0 && to.lease_s > 0;
+                        to.rx_window > 0 && to.rx_window <= max_distance && to.lease_s > 0;
   return in_range ? std::optional(to) : std::nullopt;
 }
 
@@ -154,8 +193,10 @@ void encode(const SessionRequest& from, std::span<uint8_t> out) {
   std::ranges::copy(page_magic, out.data());
   store_le(out.data() + 8, from.version);
   store_le(out.data() + 10, from.resume ? resume_flag : uint16_t{0});
-  std::ranges::copy(from.id, out.data() + 16);
+  store_le(out.data() + 12, from.features);
+  std::ranges::copy(from.key.secret, out.data() + 16);
   std::ranges::copy(from.epoch, out.data() + 32);
+  store_le(out.data() + 48, from.key.handle);
 }
 
 std::optional<SessionRequest> parse_session_request(std::span<const uint8_t> bytes) {
@@ -164,11 +205,12 @@ std::optional<SessionRequest> parse_session_request(std::span<const uint8_t> byt
   SessionRequest to;
   to.version = reader.number<uint16_t>();
   to.resume = (reader.number<uint16_t>() & resume_flag) != 0;
-  reader.skip(4);
-  to.id = array_of<16>(reader.bytes(16));
+  to.features = reader.number<uint32_t>();
+  to.key.secret = array_of<16>(reader.bytes(16));
   to.epoch = array_of<16>(reader.bytes(16));
-  reader.skip(16);
-  return reader.ok() ? std::optional(to) : std::nullopt;
+  to.key.handle = reader.number<uint64_t>();
+  reader.skip(8);
+  return reader.ok() && to.key.handle != 0 ? std::optional(to) : std::nullopt;
 }
 
 // --- section 4 ---
@@ -199,13 +241,13 @@ void BatchWriter::shorten_last(size_t payload) {
   size_ = last_ + frame_size(payload);
 }
 
-uint32_t BatchWriter::finish(uint64_t sequence) {
+uint32_t BatchWriter::finish(uint64_t sequence, uint64_t taken) {
   assert(frames_ > 0);
   std::ranges::copy(batch_magic, buffer_.data());
   store_le(buffer_.data() + 4, static_cast<uint32_t>(size_));
   store_le(buffer_.data() + 8, sequence);
   store_le(buffer_.data() + 16, frames_);
-  store_le(buffer_.data() + 20, uint32_t{0});
+  store_le(buffer_.data() + 20, static_cast<uint32_t>(taken));
   return static_cast<uint32_t>(size_);
 }
 
@@ -215,7 +257,7 @@ std::optional<Batch> Batch::parse(std::span<const uint8_t> bytes, uint64_t seque
   const auto length = reader.number<uint32_t>();
   const auto told_sequence = reader.number<uint64_t>();
   const auto frames = reader.number<uint32_t>();
-  reader.skip(4);
+  const auto taken = reader.number<uint32_t>();
   if (!reader.ok() || !magic || length != bytes.size() || length > max_batch || length % 8 != 0 ||
       told_sequence != sequence || frames == 0) {
     return std::nullopt;
@@ -226,7 +268,7 @@ std::optional<Batch> Batch::parse(std::span<const uint8_t> bytes, uint64_t seque
     Frame frame;
     if (!take_frame(rest, frame) || !allowed(frame, from)) return std::nullopt;
   }
-  return rest.empty() ? std::optional(Batch(body)) : std::nullopt;
+  return rest.empty() ? std::optional(Batch(body, taken)) : std::nullopt;
 }
 
 std::optional<Frame> Batch::next() {
@@ -322,21 +364,29 @@ Accepted parse_accepted(std::span<const uint8_t> payload) {
   return {.listener = load_le<uint32_t>(payload.data()), .addresses = parse_opened(payload.subspan(8))};
 }
 
+namespace {
+
+constexpr std::array counter_fields{&Counters::streams_now,         &Counters::streams_opened,
+                                    &Counters::opens_refused,       &Counters::bytes_to_services,
+                                    &Counters::bytes_from_services, &Counters::datagrams_dropped,
+                                    &Counters::batches_repeated,    &Counters::age_ms,
+                                    &Counters::lingering_bytes,     &Counters::lingering_streams,
+                                    &Counters::lingering_lost,      &Counters::memory};
+static_assert(8 * counter_fields.size() == counters_size);
+
+}  // namespace
+
 void encode(const Counters& counters, std::span<uint8_t> out) {
-  const uint64_t fields[] = {counters.streams_now,         counters.streams_opened,
-                             counters.opens_refused,       counters.bytes_to_services,
-                             counters.bytes_from_services, counters.datagrams_dropped,
-                             counters.batches_repeated,    counters.age_ms};
-  for (size_t i = 0; i < std::size(fields); ++i) store_le(out.data() + 8 * i, fields[i]);
+  assert(out.size() >= counters_size);
+  for (size_t i = 0; i < counter_fields.size(); ++i)
+    store_le(out.data() + 8 * i, counters.*counter_fields[i]);
 }
 
 Counters parse_counters(std::span<const uint8_t> payload) {
   ByteReader reader(payload);
   Counters counters;
-  for (uint64_t* field : {&counters.streams_now, &counters.streams_opened, &counters.opens_refused,
-                          &counters.bytes_to_services, &counters.bytes_from_services,
-                          &counters.datagrams_dropped, &counters.batches_repeated, &counters.age_ms}) {
-    *field = reader.number<uint64_t>();
+  for (const auto field : counter_fields) {
+    if (reader.left() >= 8) counters.*field = reader.number<uint64_t>();
   }
   return counters;
 }

@@ -19,31 +19,55 @@
 
 namespace nvsock::relay_v2 {
 
-inline constexpr uint16_t version = 2;
+inline constexpr uint16_t version = 3;
 
-// Section 2. The opcode is the direction of the data, CDW10 the command.
+// --- section 2 ---
+
+// The opcode is the direction of the data.
 namespace opcode {
 inline constexpr uint8_t no_data = 0xC0;
 inline constexpr uint8_t to_drive = 0xC1;
 inline constexpr uint8_t to_host = 0xC2;
 }  // namespace opcode
 namespace function {
-inline constexpr uint32_t capabilities = 0;
-inline constexpr uint32_t attach = 160;
-inline constexpr uint32_t detach = 161;
-inline constexpr uint32_t tx = 162;
-inline constexpr uint32_t rx = 163;
+inline constexpr uint8_t capabilities = 1;
+inline constexpr uint8_t attach = 2;
+inline constexpr uint8_t detach = 3;
+inline constexpr uint8_t tx = 4;
+inline constexpr uint8_t rx = 5;
 }  // namespace function
-inline constexpr uint32_t capabilities_cdw11 = 0x80;
 
-// The sequence of tx and rx: CDW14 holds its low half.
-inline uint64_t sequence_of(const Command& command) {
-  return command.cdw14 | uint64_t{command.cdw15} << 32;
+inline constexpr uint32_t max_distance = 255;
+
+// What a command says beside its data.
+struct Call {
+  uint8_t function = 0;
+  uint64_t handle = 0;    // of the session; capabilities and attach: 0
+  uint32_t sequence = 0;  // tx and rx: its low half
+  uint32_t wait_ms = 0;   // rx: at most max_wait_ms
+  uint32_t distance = 0;  // rx: at most max_distance; the host has every batch before (sequence - distance)
+};
+// Sets the opcode and CDW10 to 15. REQUIRES: the command's data_length is set, and a multiple of 4.
+void encode(const Call& call, Command& command);
+Call parse_call(const Command& command);
+constexpr uint8_t function_of(const Command& command) {
+  return command.cdw12 & 0xff;
 }
-inline void set_sequence(Command& command, uint64_t sequence) {
-  command.cdw14 = static_cast<uint32_t>(sequence);
-  command.cdw15 = static_cast<uint32_t>(sequence >> 32);
+// Is it a command of the second generation? Of opcode C0h, which the first has as well, detach alone is, and
+// has no data.
+bool is_call(const Command& command);
+// NDT, in bytes.
+constexpr uint64_t told_length(const Command& command) {
+  return uint64_t{command.cdw10} * 4;
 }
+
+// The number nearest to `own` whose low half is `low`. Windows are far below 2^31: none else can be meant.
+constexpr uint64_t nearest_sequence(uint32_t low, uint64_t own) {
+  const int64_t distance = static_cast<int32_t>(low - static_cast<uint32_t>(own));
+  const uint64_t nearest = own + static_cast<uint64_t>(distance);
+  return distance < 0 && nearest > own ? nearest + (uint64_t{1} << 32) : nearest;  // there is none below 0
+}
+
 // Section 10: what the model number of a drive starts with that is of the second generation alone.
 inline constexpr std::string_view model = "nvsock csd";
 
@@ -57,16 +81,27 @@ inline constexpr uint32_t max_window = 0x7fffffff;
 inline constexpr uint32_t datagram_cost = 16;  // credit beyond the payload, so that empty ones count
 
 using Epoch = std::array<uint8_t, 16>;
-using SessionId = std::array<uint8_t, 16>;
+using Secret = std::array<uint8_t, 16>;
+
+// What a host chooses at random for each session: a name, which its commands carry, and what proves that an
+// attach is of who made the session, which nothing else carries.
+struct SessionKey {
+  uint64_t handle = 1;  // not 0
+  Secret secret{};
+};
+// Takes as long wherever they differ.
+bool equal_secrets(const Secret& a, const Secret& b);
 
 // --- section 3 ---
 
 inline constexpr size_t capability_page_size = 4096;
 inline constexpr size_t capability_bytes = 128;
 
+// Those above `listeners` are named for what comes (section 3), and not offered.
 namespace feature {
 inline constexpr uint32_t datagrams = 1, ipv6 = 2, names = 4, listeners = 8;
-}
+inline constexpr uint32_t all = datagrams | ipv6 | names | listeners;  // that this version knows
+}  // namespace feature
 
 struct Capabilities {
   uint16_t lowest_version = version;
@@ -76,7 +111,7 @@ struct Capabilities {
   uint32_t max_batch = relay_v2::max_batch;
   uint32_t max_wait_ms = relay_v2::max_wait_ms;
   uint16_t tx_window = 1;
-  uint16_t rx_window = 1;
+  uint16_t rx_window = 1;  // at most max_distance
   uint32_t lease_s = 30;
   Epoch epoch{};
   std::string_view vendor;  // at most 71 bytes
@@ -92,25 +127,14 @@ inline constexpr size_t session_request_size = 64;
 struct SessionRequest {
   bool resume = false;
   uint16_t version = relay_v2::version;
-  SessionId id{};
+  uint32_t features = 0;  // the host wants
   Epoch epoch{};
+  SessionKey key;
 };
 
 void encode(const SessionRequest& request, std::span<uint8_t> out);  // REQUIRES: session_request_size bytes
+// Nothing: not of this protocol, or without a handle.
 std::optional<SessionRequest> parse_session_request(std::span<const uint8_t> bytes);
-
-// --- section 5.2: CDW13 of rx ---
-
-struct RxWait {
-  uint32_t wait_ms = 0;   // at most max_wait_ms
-  uint16_t distance = 0;  // the host has every batch before (sequence - distance)
-};
-constexpr uint32_t encode(RxWait wait) {
-  return wait.wait_ms | uint32_t{wait.distance} << 16;
-}
-constexpr RxWait parse_rx_wait(uint32_t cdw13) {
-  return {.wait_ms = cdw13 & 0x3fff, .distance = static_cast<uint16_t>(cdw13 >> 16)};
-}
 
 // --- section 4 ---
 
@@ -166,8 +190,9 @@ class BatchWriter {
   // Makes the last frame's payload shorter, to what was really there. REQUIRES: it was appended last.
   void shorten_last(size_t payload);
 
-  // Writes the header and returns the batch's length. REQUIRES: not empty.
-  uint32_t finish(uint64_t sequence);
+  // Writes the header and returns the batch's length. `taken`: the sequence of the last batch of the other
+  // direction that took effect. REQUIRES: not empty.
+  uint32_t finish(uint64_t sequence, uint64_t taken);
 
  private:
   std::span<uint8_t> buffer_;
@@ -184,12 +209,16 @@ class Batch {
   // Nothing: the bytes break a rule of section 4, and none of them may take effect.
   static std::optional<Batch> parse(std::span<const uint8_t> bytes, uint64_t sequence, From from);
 
+  // Of the last batch of the other direction that had taken effect when this one was made: the sequence's low
+  // half. Whether that can be is for who knows what it has sent.
+  uint32_t taken() const { return taken_; }
   // The next frame, or nothing at the end.
   std::optional<Frame> next();
 
  private:
-  explicit Batch(std::span<const uint8_t> frames) : rest_(frames) {}
+  Batch(std::span<const uint8_t> frames, uint32_t taken) : rest_(frames), taken_(taken) {}
   std::span<const uint8_t> rest_;
+  uint32_t taken_;
 };
 
 // --- payloads ---
@@ -239,9 +268,16 @@ struct Counters {
   uint64_t datagrams_dropped = 0;
   uint64_t batches_repeated = 0;
   uint64_t age_ms = 0;
+  uint64_t lingering_bytes = 0;    // of closed streams, that services have not taken
+  uint64_t lingering_streams = 0;  // that hold them
+  uint64_t lingering_lost = 0;     // bytes of them that no service ever took
+  uint64_t memory = 0;             // bytes that the session holds in the drive
 };
-inline constexpr size_t counters_size = 64;
+inline constexpr size_t counters_size = 96;
+inline constexpr size_t least_counters_size = 64;  // up to and with age_ms
 void encode(const Counters& counters, std::span<uint8_t> out);
-Counters parse_counters(std::span<const uint8_t> payload);  // REQUIRES: counters_size bytes
+// Counters that are missing are 0; those that this version does not know are left out. REQUIRES:
+// least_counters_size bytes, as Batch has checked.
+Counters parse_counters(std::span<const uint8_t> payload);
 
 }  // namespace nvsock::relay_v2

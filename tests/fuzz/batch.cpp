@@ -27,7 +27,7 @@ void payload(std::span<const uint8_t> bytes) {
   if (bytes.size() >= address_size) round_trip(parse_address(bytes), address_size, parse_address);
   if (bytes.size() >= opened_size) round_trip(parse_opened(bytes), opened_size, parse_opened);
   if (bytes.size() >= accepted_size) round_trip(parse_accepted(bytes), accepted_size, parse_accepted);
-  if (bytes.size() >= counters_size) round_trip(parse_counters(bytes), counters_size, parse_counters);
+  if (bytes.size() >= least_counters_size) round_trip(parse_counters(bytes), counters_size, parse_counters);
   if (const auto target = parse_target(bytes)) {
     std::vector<uint8_t> encoded(encoded_size(*target));
     encode(*target, encoded);
@@ -48,8 +48,9 @@ void batch(std::span<const uint8_t> bytes, Batch::From from) {
     writer.append(*frame);
     payload(frame->payload);
   }
-  check(writer.finish(sequence) == bytes.size(), "a batch is as long as its frames");
-  check(Batch::parse(again, sequence, from).has_value(), "an encoded batch parses");
+  check(writer.finish(sequence, parsed->taken()) == bytes.size(), "a batch is as long as its frames");
+  const auto second = Batch::parse(again, sequence, from);
+  check(second && second->taken() == parsed->taken(), "an encoded batch parses, and is the same");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The drive's end of the second generation under commands no host of ours would send: batches that break any
 // rule, at any time, from within any completion. What it gives back parses, is the same when it is asked for
 // again, and keeps to the credit it was given; each command completes once, and in the end nothing is left.
+// There are two hosts, and neither ever reaches what it has not attached itself.
 //
 // The services are models that the input moves. Those of tests/sim know honest hosts only: here anything may
 // be sent to anybody, datagrams and listeners included.
@@ -163,8 +164,9 @@ class Run final : private csd::CompletionQueue {
     Run* run = nullptr;
     std::unique_ptr<uint8_t[]> bytes;  // of exactly data_length, for the sanitizer
     std::vector<uint8_t> before;       // to the drive: must not change
-    bool follows = false;              // from within the completion comes another command
-    bool ended = false;                // names a session that has ended
+    size_t host = 0;
+    bool follows = false;  // from within the completion comes another command
+    bool ended = false;    // names a session that has ended
     bool completed = false, forgotten = false;
   };
 
@@ -191,7 +193,7 @@ class Run final : private csd::CompletionQueue {
       case 0:
         return attach();
       case 1:
-        return send(relay_v2::opcode::no_data, relay_v2::function::detach, handle(), 0, {});
+        return send(relay_v2::function::detach, any_session(), 0, {});
       case 2:
         return anything();
       case 3:
@@ -218,20 +220,33 @@ class Run final : private csd::CompletionQueue {
     }
   }
 
-  uint32_t handle() {
+  // By whom a command comes, and the handle it names.
+  using Key = std::pair<size_t, uint64_t>;
+
+  // The newest or the one before, of the host that made it; sometimes any, of anybody.
+  Key any_session() {
     const uint32_t value = input_.number<uint8_t>();
-    return value < 250 ? last_handle_ - value % 2 : input_.number<uint32_t>();
+    if (value < 240) return value % 2 == 0 ? last_ : before_;
+    if (value < 250) return {1 - last_.first, last_.second};
+    const size_t host = input_.below(2);
+    return {host, input_.number<uint8_t>()};
   }
 
   void attach() {
-    relay_v2::SessionRequest request{.resume = input_.below(4) == 0,
-                                     .version = static_cast<uint16_t>(input_.below(16) == 0 ? 3 : 2),
-                                     .id = {static_cast<uint8_t>(input_.below(4))},
-                                     .epoch = {1, 2, static_cast<uint8_t>(input_.below(16) == 15 ? 0 : 3)}};
+    const bool resume = input_.below(4) == 0;
+    const auto version = static_cast<uint16_t>(input_.below(16) == 0 ? 2 : relay_v2::version);
+    const size_t how = input_.below(8);  // mostly another one; else one of before, by its host or the other
+    const uint64_t handle = how < 5 ? last_.second + 1 : how < 7 ? last_.second : before_.second;
+    relay_v2::SessionRequest request{
+        .resume = resume,
+        .version = version,
+        .features = input_.below(8) == 7 ? input_.number<uint8_t>() : relay_v2::feature::all,
+        .epoch = {1, 2, static_cast<uint8_t>(input_.below(16) == 15 ? 0 : 3)},
+        .key = {.handle = handle, .secret = {static_cast<uint8_t>(input_.below(8) == 7 ? 1 : 0)}}};
     std::vector<uint8_t> bytes(relay_v2::session_request_size);
     encode(request, bytes);
     if (input_.below(16) == 0) std::ranges::copy(input_.bytes(16), bytes.begin());
-    send(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, 0, bytes);
+    send(relay_v2::function::attach, {how == 6 ? 1 - last_.first : input_.below(2), 0}, 0, bytes);
   }
 
   void tx_well_formed() {
@@ -241,11 +256,12 @@ class Run final : private csd::CompletionQueue {
     for (size_t i = 0; i < frames; ++i) append_frame(writer);
     if (writer.empty()) return;
     const uint64_t sequence = next_tx();
-    bytes.resize(writer.finish(sequence));
+    const uint64_t taken = input_.below(8) == 7 ? input_.number<uint32_t>() : rx_;
+    bytes.resize(writer.finish(sequence, taken));
     for (size_t i = input_.below(8) == 1 ? 1 + input_.below(4) : 0; i > 0; --i) {
       bytes[input_.number<uint16_t>() % bytes.size()] = input_.number<uint8_t>();
     }
-    send(relay_v2::opcode::to_drive, relay_v2::function::tx, handle(), sequence, bytes);
+    send(relay_v2::function::tx, any_session(), sequence, bytes);
   }
 
   // The one after the last, mostly.
@@ -265,8 +281,8 @@ class Run final : private csd::CompletionQueue {
     const bool is_new = type == FrameType::open || type == FrameType::listen;
     const size_t which = input_.below(32);
     const uint32_t stream = type == FrameType::stat ? 0
-                            : is_new && which < 24  ? std::exchange(next_number_, next_number_ + 2)
-                                                    : static_cast<uint32_t>(which);
+                            : is_new && which < 16  ? std::exchange(next_number_, next_number_ + 2)
+                                                    : static_cast<uint32_t>(which % 16);
     const uint32_t value = input_.below(8) == 7 ? input_.number<uint32_t>() : input_.number<uint16_t>();
     if (is_new) {
       const std::string node(1 + input_.below(relay_v2::max_node), 'n');
@@ -296,8 +312,8 @@ class Run final : private csd::CompletionQueue {
     const auto given = input_.bytes(input_.number<uint8_t>());
     std::vector<uint8_t> bytes(given.begin(), given.end());
     bytes.resize((bytes.size() + 3) & ~size_t{3});
-    const uint32_t session = handle();
-    send(relay_v2::opcode::to_drive, relay_v2::function::tx, session, next_tx(), bytes);
+    const Key session = any_session();
+    send(relay_v2::function::tx, session, next_tx(), bytes);
   }
 
   void rx() {
@@ -307,48 +323,52 @@ class Run final : private csd::CompletionQueue {
     if (how == 13) sequence = input_.number<uint64_t>();
     if (how == 14) sequence = rx_;
     if (how == 15) sequence = rx_ + input_.below(8);
-    const uint32_t session = handle();
+    const Key session = any_session();
     const uint32_t size = sizes[input_.below(4)];
-    Sent& command = make(relay_v2::opcode::to_host, relay_v2::function::rx, session, sequence, size);
     const bool far = input_.below(8) == 7;
-    command.cdw13 = relay_v2::encode(relay_v2::RxWait{
-        .wait_ms = input_.number<uint16_t>() % 16384u,
-        .distance = static_cast<uint16_t>(far ? input_.number<uint16_t>() : input_.below(rx_window_ + 1u))});
+    Sent& command = make(
+        session,
+        {.function = relay_v2::function::rx,
+         .handle = session.second,
+         .sequence = static_cast<uint32_t>(sequence),
+         .wait_ms = input_.number<uint16_t>() % (relay_v2::max_wait_ms + 1),
+         .distance = static_cast<uint32_t>(far ? input_.number<uint8_t>() : input_.below(rx_window_ + 1u))},
+        size);
     execute(command);
   }
 
   void anything() {
-    constexpr uint32_t functions[] = {0, 160, 161, 162, 163};
     const auto opcode = static_cast<uint8_t>(0xC0 + input_.below(4));
-    const uint32_t function = functions[input_.below(5)];
-    const uint32_t session = handle();
-    const uint64_t sequence = input_.number<uint16_t>();
-    Sent& command = make(opcode, function, session, sequence, static_cast<uint32_t>(input_.below(256)) * 32);
-    if (input_.below(4) == 0) command.cdw11 = relay_v2::capabilities_cdw11;
-    if (input_.below(2) == 0) command.cdw12 = input_.number<uint32_t>() % (relay_v2::max_batch + 64);
+    const auto function = static_cast<uint8_t>(input_.below(8));
+    const Key session = any_session();
+    Sent& command =
+        make(session, {.function = function, .handle = session.second, .sequence = input_.number<uint16_t>()},
+             static_cast<uint32_t>(input_.below(256)) * 32);
+    command.opcode = opcode;
+    if (input_.below(8) == 0) command.cdw11 = input_.number<uint8_t>();
+    if (input_.below(2) == 0) command.cdw10 = input_.number<uint32_t>() % (relay_v2::max_batch / 4 + 16);
     if (input_.below(8) == 0) command.nsid = 1;
-    command.cdw13 = input_.number<uint32_t>();
+    command.cdw12 |= input_.number<uint32_t>() & ~7u;
     const auto data = std::span(command.bytes.get(), command.data_length);
     std::ranges::copy(input_.bytes(std::min<size_t>(64, data.size())), data.begin());
     execute(command);
   }
 
-  void send(uint8_t opcode, uint32_t function, uint32_t cdw11, uint64_t sequence,
-            const std::vector<uint8_t>& bytes) {
-    Sent& command = make(opcode, function, cdw11, sequence, static_cast<uint32_t>(bytes.size()));
+  void send(uint8_t function, const Key& session, uint64_t sequence, const std::vector<uint8_t>& bytes) {
+    Sent& command =
+        make(session,
+             {.function = function, .handle = session.second, .sequence = static_cast<uint32_t>(sequence)},
+             static_cast<uint32_t>(bytes.size()));
     std::ranges::copy(bytes, command.bytes.get());
     execute(command);
   }
 
-  Sent& make(uint8_t opcode, uint32_t function, uint32_t cdw11, uint64_t sequence, uint32_t size) {
+  Sent& make(const Key& session, const relay_v2::Call& call, uint32_t size) {
     Sent& command = *sent_.emplace_back(std::make_unique<Sent>());
     command.run = this;
-    command.opcode = opcode;
-    command.cdw10 = function;
-    command.cdw11 = cdw11;
-    command.cdw12 = command.data_length = size;
-    command.cdw14 = static_cast<uint32_t>(sequence);
-    command.cdw15 = static_cast<uint32_t>(sequence >> 32);
+    command.host = session.first;
+    command.data_length = size;
+    encode(call, command);
     command.bytes.reset(new uint8_t[size]());
     command.data = size > 0 ? command.bytes.get() : nullptr;
     command.done = [](Command& done) {
@@ -357,18 +377,20 @@ class Run final : private csd::CompletionQueue {
     };
     return command;
   }
+  static Key key_of(const Sent& command) { return {command.host, relay_v2::parse_call(command).handle}; }
+  static bool is(const Sent& command, uint8_t function) { return relay_v2::function_of(command) == function; }
 
   void execute(Sent& command) {
-    if (!table_.handles(command)) {
+    if (!csd::SessionTable::handles(command)) {
       command.completed = true;
       return;
     }
     command.before.assign(command.bytes.get(), command.bytes.get() + command.data_length);
     command.follows = input_.below(4) == 3;
-    const bool batch = command.cdw10 == relay_v2::function::tx || command.cdw10 == relay_v2::function::rx;
-    command.ended = batch && ended_.contains(command.cdw11);
+    const bool batch = is(command, relay_v2::function::tx) || is(command, relay_v2::function::rx);
+    command.ended = batch && ended_.contains(key_of(command));
     note_credit(command);
-    table_.execute(command);
+    table_.execute(command, hosts_[command.host]);
     flush();
   }
 
@@ -387,39 +409,48 @@ class Run final : private csd::CompletionQueue {
     check(completion.error == 0, "a drive gives a status");
     if (!to_host) check(fuzz::same(command.before, data_of(command)), "the host's bytes stay");
     check(!command.ended || !completion.ok(), "a session that has ended stays so");
-    const bool detached = completion.ok() && command.cdw10 == relay_v2::function::detach;
-    const bool broke =
-        command.cdw10 == relay_v2::function::tx && status::errno_of(completion.status) == EPROTO;
-    // A handle that was never given may be, later.
-    if ((detached || broke) && command.cdw11 <= last_handle_) ended_.insert(command.cdw11);
-    if (completion.ok() && command.cdw10 == relay_v2::function::attach) attached(completion.dw0);
-    if (completion.ok() && command.cdw10 == relay_v2::function::rx && completion.dw0 > 0) received(command);
+    const bool batch = is(command, relay_v2::function::tx) || is(command, relay_v2::function::rx);
+    check(!batch || !completion.ok() || attached_.contains(key_of(command)),
+          "nobody reaches what it has not attached");
+    const bool detached = completion.ok() && is(command, relay_v2::function::detach);
+    const bool broke = is(command, relay_v2::function::tx) && status::errno_of(completion.status) == EPROTO;
+    // A handle that was never used may be, later.
+    if ((detached || broke) && attached_.contains(key_of(command))) ended_.insert(key_of(command));
+    if (completion.ok() && is(command, relay_v2::function::attach)) attached(command);
+    if (completion.ok() && is(command, relay_v2::function::rx) && completion.dw0 > 0) received(command);
     command.bytes.reset();  // nobody has a use for it any more, the drive least of all
     command.before = {};
     if (command.follows && ++steps_ < most_steps) {  // as a host does, and so on
       const size_t what = input_.below(4);
-      if (what == 0) send(relay_v2::opcode::no_data, relay_v2::function::detach, handle(), 0, {});
+      if (what == 0) send(relay_v2::function::detach, any_session(), 0, {});
       if (what == 1) rx();
       if (what == 2) tx_well_formed();
       if (what == 3) tx_anything();
     }
   }
 
-  void attached(uint32_t handle) {
-    check(handle != 0, "a handle is not zero");
-    if (handle <= last_handle_) return;
-    last_handle_ = handle;
+  void attached(const Sent& command) {
+    const auto request = relay_v2::parse_session_request(data_of(command));
+    check(request.has_value(), "what is attached with parses");
+    const Key key{command.host, request->key.handle};
+    const auto [known, first] = attached_.try_emplace(key, request->key.secret);
+    check(!ended_.contains(key), "a session that has ended is not begun anew");
+    check(first || relay_v2::equal_secrets(known->second, request->key.secret),
+          "nobody attaches without the secret");
+    check(!first || !request->resume, "nothing is resumed that never was");
+    if (!first) return;
+    before_ = std::exchange(last_, key);
     tx_ = rx_ = 0;
     next_number_ = 1;
   }
 
   void received(const Sent& command) {
-    const uint64_t sequence = relay_v2::sequence_of(command);
-    check(command.completion.dw0 <= command.cdw12, "a batch fits the buffer");
+    const uint64_t sequence = relay_v2::parse_call(command).sequence;
+    const Key key = key_of(command);
+    check(command.completion.dw0 <= command.data_length, "a batch fits the buffer");
     const auto bytes = data_of(command).first(command.completion.dw0);
-    if (command.cdw11 == last_handle_) rx_ = std::max(rx_, sequence);
-    const auto [known, first] =
-        given_.try_emplace({command.cdw11, sequence}, std::vector(bytes.begin(), bytes.end()));
+    if (key == last_) rx_ = std::max(rx_, sequence);
+    const auto [known, first] = given_.try_emplace({key, sequence}, std::vector(bytes.begin(), bytes.end()));
     check(fuzz::same(known->second, bytes), "a batch asked for again is the same");
     auto batch = relay_v2::Batch::parse(bytes, sequence, relay_v2::Batch::From::drive);
     check(batch.has_value(), "a batch of the drive's parses");
@@ -427,7 +458,7 @@ class Run final : private csd::CompletionQueue {
       const bool datagram = frame->type == FrameType::datagram;
       if (frame->type != FrameType::data && !datagram) continue;
       const size_t cost = frame->payload.size() + (datagram ? relay_v2::datagram_cost : 0);
-      uint64_t& credit = credit_[{command.cdw11, frame->stream}];
+      uint64_t& credit = credit_[{key, frame->stream}];
       check(cost <= credit, "no byte is given without credit");
       credit -= cost;
     }
@@ -435,12 +466,12 @@ class Run final : private csd::CompletionQueue {
 
   // What the drive may send at most, should all of this take effect.
   void note_credit(const Sent& command) {
-    if (command.cdw10 != relay_v2::function::tx || command.cdw12 > command.data_length) return;
-    auto batch = relay_v2::Batch::parse(data_of(command).first(command.cdw12), relay_v2::sequence_of(command),
+    if (!is(command, relay_v2::function::tx)) return;
+    auto batch = relay_v2::Batch::parse(data_of(command), relay_v2::parse_call(command).sequence,
                                         relay_v2::Batch::From::host);
     while (const auto frame = batch ? batch->next() : std::nullopt) {
       if (frame->type == FrameType::open || frame->type == FrameType::window)
-        credit_[{command.cdw11, frame->stream}] += frame->value;
+        credit_[{key_of(command), frame->stream}] += frame->value;
     }
   }
 
@@ -508,12 +539,14 @@ class Run final : private csd::CompletionQueue {
   int steps_ = 0;
   std::vector<std::unique_ptr<Sent>> sent_;
   // Of the newest session: what was sent and received last, and the next number of a stream.
-  uint32_t last_handle_ = 0;
+  Key last_{0, 1}, before_{1, 1};
   uint64_t tx_ = 0, rx_ = 0;
   uint32_t next_number_ = 1;
-  std::set<uint32_t> ended_;  // handles that a detach or an error has ended; none is used again
-  std::map<std::pair<uint32_t, uint64_t>, std::vector<uint8_t>> given_;  // by handle and sequence
-  std::map<std::pair<uint32_t, uint32_t>, uint64_t> credit_;             // by handle and stream
+  const csd::HostName hosts_[2] = {{.id = {}, .nqn = "a"}, {.id = {}, .nqn = "b"}};
+  std::map<Key, relay_v2::Secret> attached_;
+  std::set<Key> ended_;  // that a detach or an error has ended; none is begun anew
+  std::map<std::pair<Key, uint64_t>, std::vector<uint8_t>> given_;  // by sequence
+  std::map<std::pair<Key, uint32_t>, uint64_t> credit_;             // by stream
 };
 
 }  // namespace

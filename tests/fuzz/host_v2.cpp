@@ -50,7 +50,7 @@ class Run final : private ListenerObserver {
     const auto end = clock_.now() + (anew ? 10s : std::chrono::seconds(lease_s_) + 30s);
     do {
       while (port_.held() > 0) {
-        const bool page = anew && port_.at(0).cdw10 == relay_v2::function::capabilities;
+        const bool page = anew && relay_v2::function_of(port_.at(0)) == relay_v2::function::capabilities;
         if (page) tell_capabilities(port_.at(0), 256);
         port_.complete(0, page ? Completion{} : Completion{.error = ENODEV, .status = 0, .dw0 = 0});
       }
@@ -85,7 +85,7 @@ class Run final : private ListenerObserver {
         .connect_timeout = 5s,
         .drain_timeout = 3s,
         .window = windows[input_.below(3)],
-        .session = {7},
+        .session = {.handle = 7, .secret = {7}},
         .log = [this](LogLevel level, const std::string&) { told_ += level == LogLevel::warning ? 1 : 0; }};
   }
 
@@ -93,26 +93,34 @@ class Run final : private ListenerObserver {
 
   void examine(const Command& command) {
     check(port_.held() < max_in_flight, "no more commands are in flight than section 8 has");
-    check(command.cdw12 == command.data_length && command.data_length % 4 == 0 &&
+    check(relay_v2::told_length(command) == command.data_length && command.cdw11 == 0 &&
               command.data_length <= relay_v2::max_batch,
-          "CDW12 is the length of a buffer that may be");
-    switch (command.cdw10) {
+          "CDW10 is the length of a buffer that may be");
+    const relay_v2::Call call = relay_v2::parse_call(command);
+    switch (call.function) {
       case relay_v2::function::attach: {
         check(command.opcode == relay_v2::opcode::to_drive, "attach goes to the drive");
         const auto request = relay_v2::parse_session_request(data_of(command));
         check(request.has_value(), "a session request parses");
-        if (!request->resume) forget_session();
+        if (!request->resume) {
+          check(request->key.handle != handle_ || !attached_, "a session that was lost is not begun anew");
+          if (request->key.handle != handle_) attached_ = false;
+          handle_ = request->key.handle;
+          forget_session();
+        }
+        check(request->key.handle == handle_, "what is resumed is the session that was made");
         return;
       }
       case relay_v2::function::tx:
         check(command.opcode == relay_v2::opcode::to_drive, "tx goes to the drive");
+        check(call.handle == handle_, "it names the session");
         return examine_batch(command);
       case relay_v2::function::rx:
         check(command.opcode == relay_v2::opcode::to_host &&
-                  command.timeout > std::chrono::milliseconds(relay_v2::parse_rx_wait(command.cdw13).wait_ms),
+                  command.timeout > std::chrono::milliseconds(call.wait_ms),
               "rx comes from the drive before it expires");
-        check(relay_v2::parse_rx_wait(command.cdw13).wait_ms > 0, "rx waits");
-        return;
+        check(call.wait_ms > 0, "rx waits");
+        return check(call.handle == handle_, "it names the session");
       case relay_v2::function::capabilities:
         return check(command.opcode == relay_v2::opcode::to_host, "capabilities come from the drive");
       default:
@@ -121,26 +129,35 @@ class Run final : private ListenerObserver {
     }
   }
 
+  static uint32_t sequence_of(const Command& command) { return relay_v2::parse_call(command).sequence; }
+
   void examine_batch(const Command& command) {
     const auto bytes = data_of(command);
-    const auto [known, first] =
-        batches_.try_emplace(relay_v2::sequence_of(command), std::vector(bytes.begin(), bytes.end()));
+    const uint32_t sequence = sequence_of(command);
+    const auto [known, first] = batches_.try_emplace(sequence, std::vector(bytes.begin(), bytes.end()));
     check(fuzz::same(known->second, bytes), "a batch is sent again as it was");
     sent_[&command] = known->second;
-    auto batch = relay_v2::Batch::parse(bytes, relay_v2::sequence_of(command), relay_v2::Batch::From::host);
+    auto batch = relay_v2::Batch::parse(bytes, sequence, relay_v2::Batch::From::host);
     check(batch.has_value(), "a batch of the host's parses");
-    while (const auto frame = first ? batch->next() : std::nullopt) examine_frame(*frame);
+    if (!first) return;
+    check(batch->taken() >= told_taken_ && batch->taken() <= given_, "what it has taken was given");
+    told_taken_ = batch->taken();
+    while (const auto frame = batch->next()) examine_frame(*frame, sequence);
   }
 
-  void examine_frame(const relay_v2::Frame& frame) {
-    check(!reset_.contains(frame.stream), "nothing follows RESET");
+  void examine_frame(const relay_v2::Frame& frame, uint32_t sequence) {
+    const bool opens = frame.type == FrameType::open || frame.type == FrameType::listen;
+    check(opens || !reset_.contains(frame.stream), "nothing follows RESET");
+    uint64_t& last = last_frame_[frame.stream];
+    check(!opens || frame.stream % 2 == 1, "its numbers are odd");
+    check(!opens || last == 0 || last <= most_taken_, "none is used again before it is free");
+    last = sequence;
+    if (opens) {
+      reset_.erase(frame.stream);
+      return;
+    }
     size_t cost = frame.payload.size();
     switch (frame.type) {
-      case FrameType::open:
-      case FrameType::listen:
-        check(frame.stream % 2 == 1 && frame.stream > std::exchange(last_opened_, frame.stream),
-              "numbers count up");
-        return;
       case FrameType::reset:
         reset_.insert(frame.stream);
         return;
@@ -161,6 +178,9 @@ class Run final : private ListenerObserver {
     batches_.clear();
     credit_.clear();
     reset_.clear();
+    last_frame_.clear();
+    told_taken_ = given_ = 0;
+    most_taken_ = 0;
   }
 
   // --- steps ---
@@ -250,8 +270,10 @@ class Run final : private ListenerObserver {
       default:
         completion.dw0 = to_host ? fill_well(command) : 1 + static_cast<uint32_t>(input_.below(2));
     }
-    if (completion.ok() && command.cdw10 == relay_v2::function::rx) grant(command, completion.dw0);
-    if (command.cdw10 == relay_v2::function::tx) {
+    const uint8_t function = relay_v2::function_of(command);
+    if (completion.ok() && function == relay_v2::function::attach) attached_ = true;
+    if (completion.ok() && function == relay_v2::function::rx) grant(command, completion.dw0);
+    if (function == relay_v2::function::tx) {
       check(fuzz::same(sent_[&command], data_of(command)), "a batch stays as it is while the drive has it");
     }
     port_.complete(which, completion);
@@ -263,7 +285,7 @@ class Run final : private ListenerObserver {
   }
 
   uint32_t fill_well(const Command& command) {
-    if (command.cdw10 == relay_v2::function::rx) return write_batch(command);
+    if (relay_v2::function_of(command) == relay_v2::function::rx) return write_batch(command);
     tell_capabilities(command, input_.below(4) == 1 ? input_.number<uint8_t>() : 0);
     return relay_v2::capability_bytes;
   }
@@ -296,8 +318,13 @@ class Run final : private ListenerObserver {
       if (type == FrameType::accepted) store_le(payload.data(), static_cast<uint32_t>(input_.below(24)));
     }
     if (writer.empty()) return 0;
-    const uint64_t sequence = relay_v2::sequence_of(command) + (input_.below(16) == 0 ? 1 : 0);
-    const uint32_t size = writer.finish(sequence);
+    const uint64_t sequence = sequence_of(command) + (input_.below(16) == 0 ? 1 : 0);
+    // Of the host's batches mostly all that it has sent.
+    const size_t how = input_.below(8);
+    const uint64_t taken = how < 6    ? batches_.size()
+                           : how == 6 ? batches_.size() / 2
+                                      : input_.number<uint32_t>();
+    const uint32_t size = writer.finish(sequence, taken);
     return input_.below(16) == 0 ? size + 8 : size;
   }
 
@@ -322,8 +349,12 @@ class Run final : private ListenerObserver {
   // What the host may send at most, should it believe all of this.
   void grant(const Command& command, uint32_t size) {
     if (size > command.data_length) return;
-    auto batch = relay_v2::Batch::parse(data_of(command).first(size), relay_v2::sequence_of(command),
+    auto batch = relay_v2::Batch::parse(data_of(command).first(size), sequence_of(command),
                                         relay_v2::Batch::From::drive);
+    if (batch) {
+      given_ = std::max(given_, sequence_of(command));
+      most_taken_ = std::max<uint64_t>(most_taken_, batch->taken());
+    }
     while (const auto frame = batch ? batch->next() : std::nullopt) {
       if (frame->type == FrameType::opened || frame->type == FrameType::accepted ||
           frame->type == FrameType::window)
@@ -336,11 +367,15 @@ class Run final : private ListenerObserver {
   unsigned told_ = 0;     // sentences for people
   sim::VirtualClock clock_;
   const relay_v2::Capabilities capabilities_;
+  uint64_t handle_ = 0;                                  // of the session that is, or is to be made
+  bool attached_ = false;                                // the drive has said so
   std::map<uint64_t, std::vector<uint8_t>> batches_;     // by sequence, of this session
   std::map<const Command*, std::vector<uint8_t>> sent_;  // as they were submitted
   std::map<uint32_t, uint64_t> credit_;                  // by stream
   std::set<uint32_t> reset_;                             // streams, by the host
-  uint32_t last_opened_ = 0;
+  std::map<uint32_t, uint64_t> last_frame_;              // by stream, the last batch with a frame of it
+  uint32_t told_taken_ = 0, given_ = 0;  // of the drive's batches: that the host took, that it was given
+  uint64_t most_taken_ = 0;              // of the host's batches, that it may believe to be taken
   uint64_t asked_ = 0, told_counters_ = 0;
   fuzz::HeldPort port_;
   std::unique_ptr<DialectV2> dialect_;

@@ -39,7 +39,7 @@ void batch(const std::string& name, Batch::From from, const std::vector<Frame>& 
   Bytes out(4096);
   BatchWriter writer(std::span<uint8_t>(out).subspan(1));
   for (const Frame& frame : frames) writer.append(frame);
-  out.resize(1 + writer.finish(1));
+  out.resize(1 + writer.finish(1, 0));
   out[0] = from == Batch::From::drive;
   seed("batch", name, out);
 }
@@ -57,7 +57,7 @@ void batches() {
   const Bytes address = encoded(storage, address_size);
   const Bytes opened = encoded(Opened{storage, {}}, opened_size);
   const Bytes accepted = encoded(Accepted{3, {storage, storage}}, accepted_size);
-  const Bytes counters = encoded(Counters{1, 2, 3, 4, 5, 6, 7, 8}, counters_size);
+  const Bytes counters = encoded(Counters{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, counters_size);
   const Bytes some(13, 'd');
   batch("open", host, {{FrameType::open, 1, 262144, target}});
   batch("listen", host, {{FrameType::listen, 1, 16, target}});
@@ -92,7 +92,8 @@ void pages() {
   page.resize(capability_bytes);
   seed("capabilities", "least", page);
   for (const bool resume : {false, true}) {
-    SessionRequest request{.resume = resume, .version = version, .id = {1, 2, 3}, .epoch = {4, 5, 6}};
+    const SessionRequest request{
+        .resume = resume, .features = 15, .epoch = {4, 5, 6}, .key = {.handle = 7, .secret = {1, 2, 3}}};
     seed("session_request", resume ? "resume" : "attach", encoded(request, session_request_size));
   }
 }
@@ -137,12 +138,21 @@ void nvme() {
   const Bytes admin{0, 1, 0, 32, 15, 0, 1}, enable{0, 2, 1, 0, 1}, io{1, 1, 1, 128, 0, 0, 1},
       identify{0, 7, 3, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0x10, 0, 0, 1},
       write{1, 7, 1, 1, 0, 0, 0, 0, 1, 0, 1, 31, 1, 0, 0, 0, 0, 0x40, 0, 0, 1}, answer{1, 6, 1, 0, 0, 1},
-      capabilities{0, 7, 12, 0, 0, 1, 0x80, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0x10, 0, 0, 1},
-      rx{0, 7, 12, 0, 5, 1, 1, 0, 0, 0, 2, 0, 1, 1, 1, 0, 0, 0, 2, 0, 1}, time{0, 5, 1}, gone{0, 4, 1};
+      capabilities{0, 7, 12, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 0, 0, 1, 2, 0, 0, 1},
+      attach{0, 7, 11, 0, 0, 0, 0, 0, 1, 0, 1, 2, 1, 0, 0, 0, 15, 0, 0, 1},
+      rx{0, 7, 12, 0, 0, 0, 0, 0, 1, 0, 1, 5, 1, 1, 0, 1, 3, 0, 100, 1}, time{0, 5, 1}, gone{0, 4, 1};
+  // The same by another host.
+  const Bytes other_admin{1, 1, 0, 32, 15, 4, 1}, other_enable{1, 2, 1, 0, 1},
+      other_resume{1, 7, 11, 0, 0, 0, 0, 0, 1, 0, 1, 2, 1, 0, 0, 1, 15, 0, 0, 1},
+      other_rx{1, 7, 12, 0, 0, 0, 0, 0, 1, 0, 1, 5, 1, 1, 0, 1, 3, 0, 100, 1};
   for (const uint8_t digests : Bytes{0, 3}) {
     const Bytes open{0, 0, 1, digests, 1}, second{1, 0, 1, digests, 1};
     const std::string kind = digests == 0 ? "" : "-digests";
-    seed("subsystem", "relay" + kind, run({open, admin, enable, identify, capabilities, rx, time, gone}));
+    seed("subsystem", "relay" + kind,
+         run({open, admin, enable, identify, capabilities, attach, rx, time, gone}));
+    seed("subsystem", "two-hosts" + kind,
+         run({open, admin, enable, attach, second, other_admin, other_enable, other_resume, other_rx, rx,
+              gone}));
     seed("subsystem", "blocks" + kind, run({open, admin, enable, second, io, write, answer, gone}));
   }
 }
@@ -230,8 +240,8 @@ Bytes joined(std::initializer_list<Bytes> parts) {
 
 // Steps of drive_v2.cpp; the last byte of a command says that none follows from its completion.
 void drive_v2_runs() {
-  const Bytes attach{0, 1, 1, 0, 0, 1, 0}, detach{1, 0, 0}, reset{9}, time{10}, incoming{11, 0};
-  const auto tx = [](const Bytes& frame) { return joined({{3, 0}, frame, {0, 0, 0, 0}}); };
+  const Bytes attach{0, 1, 1, 0, 0, 0, 0, 1, 0, 0}, detach{1, 0, 0}, reset{9}, time{10}, incoming{11, 0};
+  const auto tx = [](const Bytes& frame) { return joined({{3, 0}, frame, {0, 0, 0, 0, 0}}); };
   const Bytes open = tx({0, 0, 0, 0, 64, 8, 1, 1}), open_little = tx({0, 0, 0, 40, 0, 8, 1, 1}),
               open_datagrams = tx({0, 0, 0, 0, 64, 8, 0, 1}), listen = tx({3, 0, 0, 4, 0, 8, 1, 1}),
               data = tx({4, 1, 0, 0, 0, 1, 20}), much = tx({4, 1, 0, 0, 0, 0, 0, 200}),
@@ -255,6 +265,9 @@ void drive_v2_runs() {
     run("listener",
         {listen, rx, incoming, rx, tx({10, 2, 0, 0, 16}), gives, rx, takes, tx({13, 1, 0, 0, 0})});
     run("reset", {open, connects, rx, rx, reset, attach, data, rx, time, time});
+    run("number-again",
+        {open, connects, rx, data, end, tx({0, 16 + 1, 0, 0, 64, 8, 1, 1}), connects, rx, data});
+    run("two-hosts", {attach, {0, 1, 1, 6, 0, 0, 0, 1, 0}, {3, 0, 13, 1, 0, 0, 0, 0, 0, 0, 240, 0}, rx});
     run("breaks-a-rule", {open, connects, rx, rx, open, rx, tx({4, 9, 0, 0, 0, 1, 20}), attach, rx});
   }
 }
@@ -269,7 +282,7 @@ void host_v2_runs() {
       page_anew{6, 0, 4, 1, 9, 0, 1};
   const Bytes done{6, 0, 4, 0, 1}, unknown{6, 0, 0, 3, 1}, stale{6, 0, 2, 116, 1},
       garbage{6, 0, 3, 64, 0, 0, 0, 4, 'N', 'V', 'B', '2', 1};
-  const auto rx = [](const Bytes& frame) { return joined({{6, 0, 4, 1}, frame, {1, 1, 1}}); };
+  const auto rx = [](const Bytes& frame) { return joined({{6, 0, 4, 1}, frame, {1, 0, 1, 1}}); };
   const auto opened_as = [&](uint8_t number) { return rx({0, number, 1, 0, 16}); };
   const auto listening_as = [&](uint8_t number) { return rx({7, number, 1, 0, 0}); };
   const auto ended_with = [&](uint8_t error) { return rx({6, 1, 1, error, 0}); };
@@ -298,10 +311,10 @@ void host_v2_runs() {
     run("aborted", {connect, done, done, opened, much_write, abort, done, done, release, done});
     run("datagrams", {connect_flow, done, done, opened, write, datagram, done, read, write, end, release});
     run("flow-quiet",
-        {connect_flow, done, done, opened, ended_with(0), write, opened_as(3), done, write, release});
+        {connect_flow, done, done, opened, ended_with(0), write, opened_as(1), done, write, release});
     run("flow-refused", {connect_flow, done, done, opened, ended_with(111), read, write, done, release});
     run("flow-lost",
-        {connect_flow, done, done, opened, write, stale, time, stale, page_anew, done, write, opened_as(3)});
+        {connect_flow, done, done, opened, write, stale, time, stale, page_anew, done, write, opened_as(1)});
     run("flow-let-go-unsent", {connect_flow, done, done, opened, stale, write, release});
     run("accepted", {listen, done, done, listening, keeps, accepted, takes, keeps, done, data_of_accepted,
                      write, read, end, done, close, done, release, done});
@@ -310,12 +323,12 @@ void host_v2_runs() {
     run("listener-closes-when-accepting",
         {listen, done, done, listening, keeps, accepted, takes, closes, done});
     run("listener-refused",
-        {listen, done, done, ended_with(98), keeps, time, listening_as(3), keeps, done, close});
+        {listen, done, done, ended_with(98), keeps, time, listening_as(1), keeps, done, close});
     run("listener-closed-refused", {listen, done, done, ended_with(98), keeps, close, time});
     run("listener-closed-unsent", {listen, close, done, listen, done, close});
     run("listener-closed-asked", {listen, done, done, close, accepted, done, listening, time});
     run("listener-lost", {listen, done, done, listening, keeps, stale, keeps, time, page_anew, done, done,
-                          listening_as(3), keeps, close, done});
+                          listening_as(1), keeps, close, done});
   }
 }
 

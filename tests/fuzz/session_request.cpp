@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   encode(*first, bytes);
   const auto second = parse_session_request(bytes);
   check(second && second->resume == first->resume && second->version == first->version &&
-            second->id == first->id && second->epoch == first->epoch,
+            second->features == first->features && second->epoch == first->epoch &&
+            second->key.handle == first->key.handle && equal_secrets(second->key.secret, first->key.secret),
         "an encoded request comes back as it was");
   return 0;
 }

@@ -85,6 +85,8 @@ class Host final : private nvme_tcp::PduReceiver::Handler {
       receiver_.consume({bytes, static_cast<size_t>(size)});
   }
 
+  std::span<const uint8_t> data() const { return buffer_; }  // that came last
+
   std::vector<nvme_tcp::R2t> asked;  // not answered yet
   uint16_t controller = 0;
 
@@ -159,20 +161,54 @@ void connect(World& world, Host& host, Input& input) {
   if (admin) world.controller = host.controller;
 }
 
-void command(Host& host, Input& input) {
+// A session that another host may have as well, by a secret that is right or not.
+void attach(World& world, Host& host, Input& input) {
+  Command command;
+  command.data_length = relay_v2::capability_page_size;
+  encode(relay_v2::Call{.function = relay_v2::function::capabilities}, command);
+  host.capsule(command, {.length = command.data_length}, {});
+  world.settle();
+  host.receive();
+  const auto page = relay_v2::parse_capabilities(host.data());
+  if (!page) return;
+  uint8_t data[relay_v2::session_request_size];
+  encode(relay_v2::SessionRequest{.resume = input.below(2) != 0,
+                                  .features = input.number<uint8_t>(),
+                                  .epoch = page->epoch,
+                                  .key = {.handle = 1 + input.below(3), .secret = {input.number<uint8_t>()}}},
+         data);
+  command.data_length = sizeof data;
+  encode(relay_v2::Call{.function = relay_v2::function::attach}, command);
+  host.capsule(command, {.kind = nvme::DataPointer::Kind::in_capsule, .length = sizeof data}, data);
+}
+
+void command(World& world, Host& host, Input& input) {
   constexpr uint8_t opcodes[] = {0x00, 0x01, 0x02, 0x06, 0x08, 0x09, 0x0A,
                                  0x0C, 0x18, 0x7F, 0xC0, 0xC1, 0xC2};
-  constexpr uint32_t functions[] = {0, 1, 160, 161, 162, 163};
   Command command;
   command.opcode = opcodes[input.below(std::size(opcodes))];
   command.nsid = input.number<uint8_t>() & 0x0f;
-  command.cdw10 =
-      command.opcode >= 0xC0 ? functions[input.below(std::size(functions))] : input.number<uint32_t>();
+  command.cdw10 = input.number<uint32_t>();
   for (uint32_t* word : {&command.cdw11, &command.cdw12, &command.cdw13})
     *word = input.below(4) == 0 ? input.number<uint32_t>() : input.number<uint8_t>();
   command.cdw14 = input.number<uint8_t>();
+  const bool relay = command.opcode >= 0xC0;
+  if (relay && command.cdw12 % 8 == relay_v2::function::attach) return attach(world, host, input);
+  if (relay && input.below(8) != 0) {  // such as may reach a session
+    const uint32_t sizes[] = {0, 64, 4096, 131072};
+    command.nsid = 0;
+    command.data_length = sizes[input.below(4)];
+    encode(relay_v2::Call{.function = static_cast<uint8_t>(command.cdw12 % 8),
+                          .handle = 1 + input.below(3),
+                          .sequence = command.cdw13,
+                          .wait_ms = input.number<uint8_t>()},
+           command);
+    if (command.opcode == relay_v2::opcode::to_host || command.data_length == 0)
+      return host.capsule(command, {.length = command.data_length}, {});
+  }
   if (input.below(2) != 0) {
     const auto data = input.bytes(input.number<uint16_t>() & 0x3ff);
+    if (relay) command.cdw10 = static_cast<uint32_t>(data.size() / 4);
     host.capsule(command,
                  {.kind = nvme::DataPointer::Kind::in_capsule, .length = static_cast<uint32_t>(data.size())},
                  data);
@@ -230,7 +266,7 @@ void step(World& world, Input& input) {
       host->receive();
       return answer(*host, input);
     default:
-      return command(*host, input);
+      return command(world, *host, input);
   }
 }
 

@@ -17,7 +17,7 @@ from harness.descriptors import read_exactly
 from harness.nvme_tcp import (CAP, CC, CMD, CSTS, DDGST, DISCOVERY, ENABLE, FABRICS, H2C_DATA, HDGST, IC_REQ, LAST,
                               R2T, VS, Ended, Host, Queue)
 from harness.process import cpu_ticks, spawn
-from harness.relay import Relay
+from harness.relay import Relay, call
 from harness.servers import Server, closed_port, pattern
 from harness.settings import CSDFS, SCALE, SLOW, TARGET
 from harness.target import NQN, Target, uri
@@ -158,7 +158,7 @@ class Handshake(TargetTest):
         self.assertEqual(entry[256:512].rstrip(b"\0").decode(), NQN)
         self.assertEqual(entry[512:768].decode().rstrip(), "127.0.0.1")
         # No drive behind it.
-        self.assertEqual(admin.run(0xC2, 0, (0, 0x80, 4096), to_host=4096).status, nvme_tcp.INVALID_OPCODE)
+        self.assertEqual(admin.run(0xC2, 0, call(Relay.CAPABILITIES, 4096), to_host=4096).status, nvme_tcp.INVALID_OPCODE)
 
 
 class Data(TargetTest):
@@ -206,7 +206,7 @@ class Data(TargetTest):
         queue = self.host(HDGST | DDGST).admin
         pieces = []
         queue.send, real = pieces.append, queue.send
-        cid = queue.command(0xC1, 0, (160, 0, 64), to_drive=bytes(64))
+        cid = queue.command(0xC1, 0, call(Relay.ATTACH, 64), to_drive=bytes(64))
         for byte in b"".join(pieces):
             real(bytes([byte]))
         self.assertEqual(queue.result(cid).errno, 22)
@@ -309,13 +309,43 @@ class RelayProtocol(TargetTest):
             self.assertEqual(thief.admin.result(thief.tx_command(injected, thief.tx_next)).errno, errno.ESTALE)
             self.assertEqual(thief.admin.result(thief.tx_command(injected, 1)).errno, errno.ESTALE, "it tells what came")
             self.assertEqual(thief.admin.result(thief.rx_command(wait=0)).errno, errno.ESTALE)
-            self.assertEqual(thief.admin.run(0xC0, 0, (161, thief.handle)).status, 0)  # as of any unknown handle
-            thief.uuid = victim.uuid
-            for resume in False, True:
-                with self.raises_errno(errno.ESTALE):
-                    thief.attach(resume)
+            self.assertEqual(thief.detach().status, 0)  # as of any unknown handle
+            thief.secret = victim.secret
+            with self.raises_errno(errno.ESTALE):
+                thief.attach(resume=True)
+            thief.attach(resume=False)  # one of its own, by the same handle
+            self.assertEqual(thief.detach().status, 0)
             victim.send(b"untouched")
             self.assertEqual(victim.receive(9), b"untouched")
+
+    def test_a_program_of_the_same_host_needs_the_secret(self):
+        victim = Relay(self.host().admin, b"v" * 16)
+        victim.open(self.echo())
+        other = Relay(self.host().admin, b"w" * 16)
+        other.handle = victim.handle  # from a trace of the kernel
+        for resume in False, True:
+            with self.raises_errno(errno.ESTALE):
+                other.attach(resume)
+        victim.send(b"untouched")
+        self.assertEqual(victim.receive(9), b"untouched")
+
+    def test_whoever_forwards_commands_can_know_their_lengths(self):
+        admin = self.host().admin
+        page = admin.identify(1).data
+        self.assertEqual(page[264] & 1, 1, "AVSCC: vendor commands tell them")
+        self.assertEqual(page[261] & 2, 2, "LPA: there is a Commands Supported and Effects log")
+        effects = admin.run(0x02, 0, (0x05 | 1023 << 16,), to_host=4096).data
+        self.assertEqual([code for code in range(0xC0, 0x100) if effects[4 * code] & 1], [0xC0, 0xC1, 0xC2])
+        wrong = admin.command(0xC2, 0, call(Relay.CAPABILITIES, 4092), to_host=4096)
+        self.assertEqual(admin.result(wrong).errno, errno.EINVAL)
+
+    def test_a_stream_number_is_used_again(self):
+        relay, port = Relay(self.host().admin), self.echo()
+        for n in range(20):
+            relay.open(port)
+            relay.send(b"round %d" % n)
+            self.assertEqual(relay.receive(len(b"round %d" % n)), b"round %d" % n)
+            relay.tx((Relay.RESET, 1, 0, b""))
 
     def test_a_hostile_host_takes_no_byte_from_a_transfer(self):
         victim = Relay(self.host().admin, b"v" * 16)
@@ -331,7 +361,7 @@ class RelayProtocol(TargetTest):
                     elif number % 3 == 1:
                         refused = thief.admin.result(thief.rx_command(wait=0)).errno == errno.ESTALE
                     else:
-                        refused = thief.admin.run(0xC0, 0, (161, thief.handle)).status == 0
+                        refused = thief.detach().status == 0
                     if not refused:
                         return f"command {number} was not refused"
                 return None
@@ -347,7 +377,7 @@ class RelayProtocol(TargetTest):
         relay = Relay(self.host().admin)
         with self.raises_errno(111):
             relay.open(closed_port())
-        answer = relay.admin.run(0xC1, 0, (162, 999, 64), to_drive=bytes(64))
+        answer = relay.admin.run(0xC1, 0, call(Relay.TX, 64, handle=999, sequence=1), to_drive=bytes(64))
         self.assertEqual(answer.errno, 116)
 
     def test_a_first_generation_command_is_refused(self):
@@ -479,7 +509,7 @@ class Misuse(TargetTest):
 
     def test_more_in_capsule_than_8_kib(self):
         queue = self.host().admin
-        queue.command(0xC1, 0, (162, 1, 8196), to_drive=bytes(8196), in_capsule=True)
+        queue.command(0xC1, 0, call(Relay.TX, 8196, handle=1, sequence=1), to_drive=bytes(8196), in_capsule=True)
         self.assert_ended(queue, 5)
 
     def test_digests_that_were_not_agreed(self):

@@ -9,7 +9,7 @@ using namespace std::chrono_literals;
 namespace {
 
 const char* name_of(const Command& command) {
-  switch (command.cdw10) {
+  switch (relay_v2::function_of(command)) {
     case relay_v2::function::capabilities:
       return "capabilities";
     case relay_v2::function::attach:
@@ -25,31 +25,23 @@ const char* name_of(const Command& command) {
   }
 }
 
-unsigned long long sequence_of(const Command& command) {  // as %llu wants it
-  return relay_v2::sequence_of(command);
+// As %llu wants it. Runs are too short for the high half.
+unsigned long long sequence_of(const Command& command) {
+  return relay_v2::parse_call(command).sequence;
+}
+
+bool is(const Command& command, uint8_t function) {
+  return relay_v2::function_of(command) == function;
 }
 
 }  // namespace
 
 // --- the drive's side ---
 
-SimDrive::SimDrive(Clock& clock, csd::ServiceFactory& services, Random random, Story& story, Referee& referee,
+SimDrive::SimDrive(Clock& clock, csd::ServiceFactory& services, Random random, Story& story,
                    csd::SessionTableOptions options)
-    : clock_(clock),
-      services_(services),
-      random_(random),
-      story_(story),
-      referee_(referee),
-      options_(std::move(options)) {
+    : clock_(clock), services_(services), random_(random), story_(story), options_(std::move(options)) {
   start();
-}
-
-PortTraits SimDrive::traits() const {
-  return {.ordered = false,
-          .max_in_flight = SimPort::max_in_flight,
-          .max_blocking = SimPort::max_in_flight,
-          .max_abandoned = 8,
-          .max_reads_per_stream = 1};
 }
 
 void SimDrive::start() {
@@ -61,63 +53,112 @@ void SimDrive::start() {
               options_.max_streams, static_cast<int>(options_.max_wait.count()));
 }
 
-void SimDrive::reset(bool restart) {
-  story_.tell("%s", restart ? "the drive restarts" : "the controller is reset");
+void SimDrive::forget(const Guest& from) {
+  const auto of_it = [&](const Command& command) {
+    const auto found = executing_.find(&command);
+    return found != executing_.end() && found->second == &from;
+  };
+  table_->forget_commands(of_it);
+  std::erase_if(executing_, [&](const auto& entry) { return entry.second == &from; });
+  std::erase_if(completed_, [&](const Completed& one) { return one.from == &from; });
+}
+
+void SimDrive::restart() {
+  story_.tell("the drive restarts");
   table_->controller_reset();
   executing_.clear();
-  completed_ = {};
-  if (!restart) return;
+  completed_.clear();
   table_.reset();
-  referee_.drive_restarted();
   start();
+  for (Guest* const guest : std::vector(guests)) guest->drive_restarted();
 }
 
-void SimDrive::end_session() {
-  story_.tell("session %u ends behind the host's back", handle_);
-  Command detach;
-  detach.opcode = relay_v2::opcode::no_data;
-  detach.cdw10 = relay_v2::function::detach;
-  detach.cdw11 = handle_;
-  detach.done = [](Command&) {};
-  submit(detach);
-  flush();
-}
-
-void SimDrive::submit(Command& command) {
-  executing_.insert(&command);
-  if (!table_->handles(command)) return story_.violation("the drive does not know %s", name_of(command));
-  if (command.cdw10 == relay_v2::function::tx) {
-    referee_.sees_tx(command.cdw11, sequence_of(command),
-                     {static_cast<uint8_t*>(command.data), command.cdw12});
-  }
-  table_->execute(command);
+void SimDrive::submit(Command& command, Guest& from) {
+  executing_.emplace(&command, &from);
+  if (!csd::SessionTable::handles(command))
+    return story_.violation("the drive does not know %s", name_of(command));
+  table_->execute(command, from.name());
 }
 
 void SimDrive::post(Command& command) {
-  if (executing_.erase(&command) == 0)
-    return story_.violation("the drive completed a command twice, or one it has not");
-  const Completion& completion = command.completion;
-  const bool ok = completion.status == status::success;
-  if (completion.error != 0) story_.violation("the drive completed %s without a status", name_of(command));
-  if (status::errno_of(completion.status) == EPROTO)
-    story_.violation("the drive found fault with %s %llu", name_of(command), sequence_of(command));
-  if (ok && command.cdw10 == relay_v2::function::attach) {
-    handle_ = completion.dw0;
-    referee_.session_made(handle_);
-  }
-  if (ok && command.cdw10 == relay_v2::function::tx) referee_.sees_tx_done(command.cdw11, completion.dw0);
-  if (ok && command.cdw10 == relay_v2::function::rx && completion.dw0 > 0) {
-    if (completion.dw0 > command.cdw12) return story_.violation("rx gave more than the buffer holds");
-    referee_.sees_rx(command.cdw11, sequence_of(command),
-                     {static_cast<uint8_t*>(command.data), completion.dw0});
-  }
-  completed_.push(command);
+  const auto execution = executing_.extract(&command);
+  if (execution.empty()) return story_.violation("the drive completed a command twice, or one it has not");
+  if (command.completion.error != 0)
+    story_.violation("the drive completed %s without a status", name_of(command));
+  execution.mapped()->posted(command);
+  completed_.push_back({&command, execution.mapped()});
 }
 
 void SimDrive::flush() {
   while (!completed_.empty()) {
-    Command& command = completed_.pop();
+    Command& command = *completed_.front().command;
+    completed_.pop_front();
     command.done(command);
+  }
+}
+
+// --- a controller ---
+
+SimController::SimController(SimDrive& drive, Story& story, Referee& referee, csd::HostName name)
+    : drive_(drive), story_(story), referee_(referee), name_(std::move(name)) {
+  drive_.guests.push_back(this);
+}
+
+SimController::~SimController() {
+  std::erase(drive_.guests, static_cast<Guest*>(this));
+}
+
+PortTraits SimController::traits() const {
+  return {.ordered = false,
+          .max_in_flight = SimPort::max_in_flight,
+          .max_blocking = SimPort::max_in_flight,
+          .max_abandoned = 8,
+          .max_reads_per_stream = 1};
+}
+
+void SimController::reset(bool restart) {
+  story_.tell("the controller of %s is reset", name_.nqn.c_str());
+  drive_.forget(*this);
+  if (restart) drive_.restart();
+}
+
+void SimController::drive_restarted() {
+  referee_.drive_restarted();
+  if (when_restarted) when_restarted();
+}
+
+void SimController::end_session() {
+  story_.tell("session %llx ends behind the host's back", static_cast<unsigned long long>(handle_));
+  Command detach;
+  encode(relay_v2::Call{.function = relay_v2::function::detach, .handle = handle_}, detach);
+  detach.done = [](Command&) {};
+  submit(detach);
+  ring();
+}
+
+void SimController::submit(Command& command) {
+  if (is(command, relay_v2::function::tx)) {
+    referee_.sees_tx(relay_v2::parse_call(command).handle, sequence_of(command),
+                     {static_cast<uint8_t*>(command.data), command.data_length});
+  }
+  drive_.submit(command, *this);
+}
+
+void SimController::posted(Command& command) {
+  const Completion& completion = command.completion;
+  const bool ok = completion.status == status::success;
+  const std::span data(static_cast<uint8_t*>(command.data), command.data_length);
+  const uint64_t handle = relay_v2::parse_call(command).handle;
+  if (status::errno_of(completion.status) == EPROTO)
+    story_.violation("the drive found fault with %s %llu", name_of(command), sequence_of(command));
+  if (ok && is(command, relay_v2::function::attach)) {
+    if (const auto request = relay_v2::parse_session_request(data)) handle_ = request->key.handle;
+    referee_.session_made(handle_);
+  }
+  if (ok && is(command, relay_v2::function::tx)) referee_.sees_tx_done(handle, completion.dw0);
+  if (ok && is(command, relay_v2::function::rx) && completion.dw0 > 0) {
+    if (completion.dw0 > data.size()) return story_.violation("rx gave more than the buffer holds");
+    referee_.sees_rx(handle, sequence_of(command), data.first(completion.dw0));
   }
 }
 
@@ -125,22 +166,22 @@ void SimDrive::flush() {
 
 void SimPort::submit(Command& command) {
   const auto wrong = [&](const char* what) { story_.violation("%s: %s", name_of(command), what); };
-  const bool to_host =
-      command.cdw10 == relay_v2::function::rx || command.cdw10 == relay_v2::function::capabilities;
-  const bool no_data = command.cdw10 == relay_v2::function::detach;
+  const bool to_host = is(command, relay_v2::function::rx) || is(command, relay_v2::function::capabilities);
+  const bool no_data = is(command, relay_v2::function::detach);
   if (command.opcode != (to_host   ? relay_v2::opcode::to_host
                          : no_data ? relay_v2::opcode::no_data
                                    : relay_v2::opcode::to_drive)) {
     wrong("the opcode is not the direction");
   }
   if (command.nsid != 0) wrong("a namespace is given");
-  if (command.cdw12 != command.data_length) wrong("CDW12 is not the length of the data");
+  if (relay_v2::told_length(command) != command.data_length || command.cdw11 != 0)
+    wrong("CDW10 is not the length of the data, or CDW11 not 0");
   if (command.data_length % 4 != 0 || reinterpret_cast<uintptr_t>(command.data) % 4 != 0)
     wrong("unaligned data");
   if (command.data_length > relay_v2::max_batch) wrong("too much data");
   if (command.timeout <= 0ms || command.done == nullptr) wrong("no timeout, or nobody to tell");
-  if (command.cdw10 == relay_v2::function::rx &&
-      command.timeout <= std::chrono::milliseconds(relay_v2::parse_rx_wait(command.cdw13).wait_ms)) {
+  if (is(command, relay_v2::function::rx) &&
+      command.timeout <= std::chrono::milliseconds(relay_v2::parse_call(command).wait_ms)) {
     wrong("the timeout is within the wait");
   }
   for (const Command* other : submitted_) {
@@ -160,7 +201,7 @@ void SimPort::on_completion(const Command& command) {
   submitted_.erase(&command);
   const Completion& completion = command.completion;
   if (completion.ok()) {
-    if (command.cdw10 == relay_v2::function::capabilities) return;
+    if (is(command, relay_v2::function::capabilities)) return;
     silences_ += silent();
     silent_until_ = silent_until();
     heard_ = clock_.now();

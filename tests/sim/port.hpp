@@ -2,8 +2,11 @@
 // from both sides.
 #pragma once
 
+#include <deque>
 #include <functional>
+#include <map>
 #include <set>
+#include <vector>
 
 #include "csd/base/completion_queue.hpp"
 #include "csd/v2/session_table.hpp"
@@ -14,39 +17,82 @@
 
 namespace nvsock::sim {
 
-// The drive's side: what it executes and completes.
-class SimDrive final : public FallibleDrive, private csd::CompletionQueue {
+// Who has commands with the drive: a host's controller.
+class Guest {
  public:
-  SimDrive(Clock& clock, csd::ServiceFactory& services, Random random, Story& story, Referee& referee,
+  virtual const csd::HostName& name() const = 0;
+  // The drive has completed this command, which is told next.
+  virtual void posted(Command& command) = 0;
+  virtual void drive_restarted() = 0;
+
+ protected:
+  ~Guest() = default;
+};
+
+// The drive, for all its hosts: what it executes and completes.
+class SimDrive final : private csd::CompletionQueue {
+ public:
+  SimDrive(Clock& clock, csd::ServiceFactory& services, Random random, Story& story,
            csd::SessionTableOptions options);
 
-  void submit(Command& command) override;
-  void ring() override { flush(); }
-  void reset(bool restart) override;
-  bool stop() override { return true; }
-  PortTraits traits() const override;
-  std::string describe() const override { return "simulated drive"; }
+  void submit(Command& command, Guest& from);
+  void flush() override;
+  // The controller of this one is reset: its commands are forgotten.
+  void forget(const Guest& from);
+  // Everything is lost.
+  void restart();
 
+  std::vector<Guest*> guests;
   const relay_v2::Epoch& epoch() const { return options_.epoch; }
   const csd::SessionTable& table() const { return *table_; }
-  // Ends the session made last behind the host's back, as if somebody else had detached it.
-  void end_session();
 
  private:
+  struct Completed {
+    Command* command;
+    const Guest* from;
+  };
   void start();
   void post(Command& command) override;
-  void flush() override;
 
   Clock& clock_;
   csd::ServiceFactory& services_;
   Random random_;
   Story& story_;
-  Referee& referee_;
   csd::SessionTableOptions options_;
   std::unique_ptr<csd::SessionTable> table_;
-  std::set<const Command*> executing_;
-  CommandQueue completed_;
-  uint32_t handle_ = 0;
+  std::map<const Command*, Guest*> executing_;
+  std::deque<Completed> completed_;
+};
+
+// A host's controller, watched by its referee.
+class SimController final : public FallibleDrive, private Guest {
+ public:
+  SimController(SimDrive& drive, Story& story, Referee& referee, csd::HostName name);
+  ~SimController() override;
+
+  void submit(Command& command) override;
+  void ring() override { drive_.flush(); }
+  void reset(bool restart) override;
+  bool stop() override { return true; }
+  PortTraits traits() const override;
+  std::string describe() const override { return "simulated drive"; }
+
+  // Ends the session made last behind the host's back, as if somebody else of that host had detached it.
+  void end_session();
+  uint64_t handle() const { return handle_; }  // of that one; 0: there was none
+  const csd::HostName& name() const override { return name_; }
+
+  std::function<void()> when_restarted;  // by another host's fault, or this one's
+
+ private:
+  void posted(Command& command) override;
+  void drive_restarted() override;
+
+  SimDrive& drive_;
+  Story& story_;
+  Referee& referee_;
+  const csd::HostName name_;
+  uint64_t handle_ = 0;
 };
 
 // The host's side: what it submits and is told.
@@ -55,7 +101,7 @@ class SimPort final : public FaultPort {
   static constexpr unsigned max_in_flight = 16;
 
   SimPort(Clock& clock, Random random, Story& story, std::chrono::seconds lease,
-          std::unique_ptr<SimDrive> drive)
+          std::unique_ptr<SimController> drive)
       : FaultPort(clock, random, std::move(drive)), clock_(clock), story_(story), lease_(lease) {}
 
   std::function<void()> when_live;  // after a hard fault

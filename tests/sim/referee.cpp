@@ -1,5 +1,6 @@
 #include "tests/sim/referee.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -33,7 +34,7 @@ const char* name_of(FrameType type) {
   return names[static_cast<uint8_t>(type) < std::size(names) ? static_cast<uint8_t>(type) : 0];
 }
 
-void Referee::sees_tx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
+void Referee::sees_tx(uint64_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
   const auto found = sessions_.find(handle);
   if (found == sessions_.end()) return;
   Session& session = found->second;
@@ -53,7 +54,7 @@ void Referee::sees_tx(uint32_t handle, uint64_t sequence, std::span<const uint8_
   }
 }
 
-void Referee::sees_tx_done(uint32_t handle, uint32_t next_expected) {
+void Referee::sees_tx_done(uint64_t handle, uint32_t next_expected) {
   const auto found = sessions_.find(handle);
   if (found == sessions_.end()) return;
   const auto expected = static_cast<uint32_t>(found->second.expected);
@@ -61,10 +62,11 @@ void Referee::sees_tx_done(uint32_t handle, uint32_t next_expected) {
     story_.violation("the drive says that it expects batch %u, not %u", next_expected, expected);
 }
 
-void Referee::sees_rx(uint32_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
+void Referee::sees_rx(uint64_t handle, uint64_t sequence, std::span<const uint8_t> batch) {
   const auto found = sessions_.find(handle);
   if (found == sessions_.end())
-    return story_.violation("rx of session %u, which was never made, succeeded", handle);
+    return story_.violation("rx of session %llx, which was never made, succeeded",
+                            static_cast<unsigned long long>(handle));
   Session& session = found->second;
   const auto [known, first] = session.drive_batches.emplace(sequence, hash_of(batch));
   if (!first) {
@@ -90,11 +92,28 @@ void Referee::apply(Session& session, std::span<const uint8_t> bytes, uint64_t s
     return story_.violation("batch %llu of the %s does not parse", static_cast<unsigned long long>(sequence),
                             of_host ? "host" : "drive");
   }
+  taken(session, batch->taken(), from);
   while (const auto frame = batch->next()) {
     story_.tell("  %s %llu: %s stream %u value %u, %zu bytes", of_host ? "tx" : "rx",
                 static_cast<unsigned long long>(sequence), name_of(frame->type), frame->stream, frame->value,
                 frame->payload.size());
     of_host ? host_frame(session, *frame) : drive_frame(session, *frame);
+  }
+}
+
+// Runs are too short for the high half. The drive tells what it has taken at that moment; the host, what it
+// had taken when the batch was made.
+void Referee::taken(Session& session, uint64_t told, relay_v2::Batch::From from) {
+  if (from == relay_v2::Batch::From::drive) {
+    if (told != session.expected - 1)
+      story_.violation("the drive says that it has taken batch %llu, not %llu",
+                       static_cast<unsigned long long>(told),
+                       static_cast<unsigned long long>(session.expected - 1));
+    session.taken_by_drive.push_back(told);
+  } else {
+    if (told >= session.next_made || told < session.taken_by_host.back())
+      story_.violation("the host says that it has taken batch %llu", static_cast<unsigned long long>(told));
+    session.taken_by_host.push_back(std::min<uint64_t>(told, session.taken_by_drive.size() - 1));
   }
 }
 
@@ -105,9 +124,15 @@ void Referee::host_frame(Session& session, const Frame& frame) {
   if (frame.type == FrameType::stat) return;
   if (frame.type == FrameType::open || frame.type == FrameType::listen) {
     if (frame.stream % 2 == 0) wrong("an even number");
-    if (frame.stream <= session.last_opened) wrong("a number that was used");
-    session.last_opened = frame.stream;
     StreamView& opened = session.streams[frame.stream];
+    if (opened.host_batch != 0) {
+      if (!opened.closed()) wrong("a number that is in use");
+      // What the host knew of the drive when it made this batch.
+      if (session.taken_by_drive[session.taken_by_host.back()] < opened.host_batch)
+        wrong("a number that the drive may still use for the old stream");
+    }
+    opened = {};
+    opened.host_batch = session.expected;
     const auto target = relay_v2::parse_target(frame.payload);
     opened.datagrams = target && target->type == SocketType::datagram;
     if (frame.type == FrameType::listen) {
@@ -121,6 +146,7 @@ void Referee::host_frame(Session& session, const Frame& frame) {
   if (found == session.streams.end()) return wrong("which was never opened");
   StreamView& stream = found->second;
   if (stream.host_reset) return wrong("after its RESET");
+  stream.host_batch = session.expected;
   if (const uint32_t listener = std::exchange(stream.accepted_by, 0); listener != 0)
     --session.streams[listener].waiting;
   if (stream.backlog > 0 && frame.type != FrameType::reset) return wrong("a listener");
@@ -159,12 +185,20 @@ void Referee::accepted(Session& session, const Frame& frame) {
   const uint32_t number = relay_v2::parse_accepted(frame.payload).listener;
   const auto listener = session.streams.find(number);
   if (frame.stream % 2 == 1) return wrong("an odd number");
-  if (frame.stream <= session.last_accepted) return wrong("a number that was used");
+  if (const auto old = session.streams.find(frame.stream); old != session.streams.end()) {
+    if (!old->second.closed()) return wrong("a number that is in use");
+    if (session.taken_by_host[session.expected - 1] < old->second.drive_batch)
+      wrong("a number that the host may still use for the old stream");
+    // Its listener was answered by what closed it, if by nothing else.
+    if (const uint32_t by = old->second.accepted_by; by != 0) --session.streams[by].waiting;
+  }
   if (listener == session.streams.end() || listener->second.backlog == 0) return wrong("by no listener");
-  if (!listener->second.opened && !listener->second.host_reset) return wrong("before LISTENING");
+  if (listener->second.host_reset) return wrong("after its listener's RESET");
+  if (!listener->second.opened) return wrong("before LISTENING");
   if (++listener->second.waiting > listener->second.backlog) wrong("more than may wait");
-  session.last_accepted = frame.stream;
   StreamView& stream = session.streams[frame.stream];
+  stream = {};
+  stream.drive_batch = session.next_made - 1;
   stream.opened = true;
   stream.host_credit = frame.value;
   stream.accepted_by = number;
@@ -180,6 +214,7 @@ void Referee::drive_frame(Session& session, const Frame& frame) {
   const auto found = session.streams.find(frame.stream);
   if (found == session.streams.end()) return wrong("which was never opened");
   StreamView& stream = found->second;
+  stream.drive_batch = session.next_made - 1;
   if (stream.host_reset) wrong("after the host's RESET");
   if (stream.drive_reset) wrong("after its RESET");
   const auto opens = stream.backlog > 0 ? FrameType::listening : FrameType::opened;

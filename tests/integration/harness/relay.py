@@ -5,40 +5,49 @@ import errno
 import struct
 
 
+def call(function, size=0, handle=0, sequence=0, wait=0, distance=0):
+    """CDW10 to 15 of a command."""
+    return (size // 4, 0, function | distance << 8 | wait << 16, sequence & 0xFFFFFFFF, handle & 0xFFFFFFFF, handle >> 32)
+
+
 class Relay:
-    """A relay session over an admin queue; sequences go on when it is moved to another one."""
+    """A relay session over an admin queue; sequences go on when it is moved to another one. `secret`, 16 bytes, is also
+    what its handle is made of."""
 
     OPEN, OPENED, DATA, WINDOW, FIN, RESET, LISTEN, LISTENING = 1, 2, 3, 5, 6, 7, 8, 9
+    CAPABILITIES, ATTACH, DETACH, TX, RX = 1, 2, 3, 4, 5
 
-    def __init__(self, admin, uuid=b"u" * 16):
-        self.admin, self.uuid = admin, uuid
+    def __init__(self, admin, secret=b"u" * 16):
+        self.admin, self.secret = admin, secret
+        self.handle = struct.unpack_from("<Q", secret)[0] | 1 << 63
         self.tx_next = self.rx_next = 1
         page = self.capabilities()
         self.epoch = page[40:56]
         self.attach(resume=False)
 
     def capabilities(self):
-        answer = self.admin.run(0xC2, 0, (0, 0x80, 4096), to_host=4096)
+        answer = self.admin.run(0xC2, 0, call(self.CAPABILITIES, 4096), to_host=4096)
         assert answer.status == 0 and answer.data.startswith(b"NVSOCK2\0"), answer
         return answer.data
 
     def attach(self, resume):
-        request = struct.pack("<8sHHI16s16s16x", b"NVSOCK2\0", 2, int(resume), 0, self.uuid, self.epoch)
-        answer = self.admin.run(0xC1, 0, (160, 0, 64), to_drive=request)
+        request = struct.pack("<8sHHI16s16sQ8x", b"NVSOCK2\0", 3, int(resume), 15, self.secret, self.epoch, self.handle)
+        answer = self.admin.run(0xC1, 0, call(self.ATTACH, 64), to_drive=request)
         if answer.status:
             raise OSError(answer.errno or errno.EIO, repr(answer))
-        self.handle = answer.dw0
+
+    def detach(self):
+        return self.admin.run(0xC0, 0, call(self.DETACH, 0, self.handle))
 
     def batch(self, frames, sequence):
         body = b""
         for kind, stream, value, payload in frames:
             body += struct.pack("<IIII", kind, stream, len(payload), value)
             body += payload + bytes(-len(payload) % 8)
-        return struct.pack("<4sIQII", b"NVB2", 24 + len(body), sequence, len(frames), 0) + body
+        return struct.pack("<4sIQII", b"NVB2", 24 + len(body), sequence, len(frames), self.rx_next - 1) + body
 
     def tx_command(self, data, sequence):
-        return self.admin.command(0xC1, 0, (162, self.handle, len(data), 0, sequence & 0xFFFFFFFF, sequence >> 32),
-                                  to_drive=data)
+        return self.admin.command(0xC1, 0, call(self.TX, len(data), self.handle, sequence), to_drive=data)
 
     def tx(self, *frames):
         answer = self.admin.result(self.tx_command(self.batch(frames, self.tx_next), self.tx_next))
@@ -46,8 +55,7 @@ class Relay:
         self.tx_next += 1
 
     def rx_command(self, wait=5000, size=131072):
-        return self.admin.command(0xC2, 0, (163, self.handle, size, wait, self.rx_next & 0xFFFFFFFF, self.rx_next >> 32),
-                                  to_host=size)
+        return self.admin.command(0xC2, 0, call(self.RX, size, self.handle, self.rx_next, wait), to_host=size)
 
     def take(self, answer):
         """The frames of a completed rx."""

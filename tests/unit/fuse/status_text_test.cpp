@@ -60,6 +60,10 @@ TEST(StatusText, session_faults_and_the_drives_own_counters_follow) {
   report.drive.counters->datagrams_dropped = 26;
   report.drive.counters->batches_repeated = 27;
   report.drive.counters->age_ms = 28999;
+  report.drive.counters->lingering_bytes = 29;
+  report.drive.counters->lingering_streams = 30;
+  report.drive.counters->lingering_lost = 31;
+  report.drive.counters->memory = 32;
   EXPECT_EQ(text_of(report), std::string(host_lines) +
                                  "session: live\n"
                                  "sessions resumed: 1\n"
@@ -73,7 +77,11 @@ TEST(StatusText, session_faults_and_the_drives_own_counters_follow) {
                                  "  bytes from services: 25\n"
                                  "  datagrams dropped: 26\n"
                                  "  batches repeated: 27\n"
-                                 "  session seconds: 28\n");
+                                 "  session seconds: 28\n"
+                                 "  bytes lingering: 29\n"
+                                 "  streams lingering: 30\n"
+                                 "  bytes lost lingering: 31\n"
+                                 "  bytes of memory: 32\n");
 }
 
 TEST(StatusText, why_the_drive_tells_nothing_is_told) {

@@ -55,24 +55,36 @@ class HostEnd final : private nvme_tcp::PduReceiver::Handler {
     encode(nvme::ConnectData{.controller = controller, .subsystem = of, .host = host}, data);
     return run(command, data);
   }
-  // Of a session that is named by a number.
-  nvme::CompletionEntry attach(uint8_t number) {
+  std::optional<relay_v2::Capabilities> capabilities() {
     Command command;
-    command.opcode = relay_v2::opcode::to_host;
-    command.cdw10 = relay_v2::function::capabilities;
-    command.cdw11 = relay_v2::capabilities_cdw11;
-    command.cdw12 = relay_v2::capability_page_size;
+    command.data_length = relay_v2::capability_page_size;
+    encode(relay_v2::Call{.function = relay_v2::function::capabilities}, command);
     buffer_.clear();
     EXPECT_EQ(run(command, {}, relay_v2::capability_page_size).status, 0);
-    const auto page = relay_v2::parse_capabilities(buffer_);
+    return relay_v2::parse_capabilities(buffer_);
+  }
+  nvme::CompletionEntry attach(uint64_t number, bool resume = false) {
+    const auto page = capabilities();
     if (!page) return {.status = 0xffff};
     uint8_t data[relay_v2::session_request_size];
-    encode(relay_v2::SessionRequest{.id = {number, 1}, .epoch = page->epoch}, data);
-    command = {};
-    command.opcode = relay_v2::opcode::to_drive;
-    command.cdw10 = relay_v2::function::attach;
-    command.cdw12 = sizeof data;
+    encode(relay_v2::SessionRequest{.resume = resume, .epoch = page->epoch, .key = {.handle = number + 1}},
+           data);
+    Command command;
+    command.data_length = sizeof data;
+    encode(relay_v2::Call{.function = relay_v2::function::attach}, command);
     return run(command, data);
+  }
+  nvme::CompletionEntry detach(uint64_t number) {
+    Command command;
+    encode(relay_v2::Call{.function = relay_v2::function::detach, .handle = number + 1}, command);
+    return run(command);
+  }
+  std::vector<uint8_t> log_page(uint8_t id, uint32_t size) {
+    Command command;
+    command.opcode = nvme::opcode::get_log_page;
+    command.cdw10 = id | (size / 4 - 1) << 16;
+    buffer_.clear();
+    return run(command, {}, size).status == 0 ? buffer_ : std::vector<uint8_t>();
   }
   void enable() {
     Command command;
@@ -337,6 +349,27 @@ TEST_F(SubsystemTest, one_host_does_not_take_all_sessions) {
   EXPECT_EQ(held[0]->attach(3).status, 0) << "one that it has";
   clock.advance(1h);
   EXPECT_EQ(held[0]->attach(50).status, 0) << "leases are over";
+}
+
+TEST_F(SubsystemTest, a_session_is_its_hosts_own) {
+  ASSERT_EQ(connect("nqn.victim"), 0);
+  ASSERT_EQ(connect("nqn.thief"), 0);
+  for (const auto& end : held) end->enable();
+  ASSERT_EQ(held[0]->attach(1).status, 0);
+  EXPECT_EQ(held[1]->attach(1, true).status, status::vendor_errno(ESTALE));
+  EXPECT_EQ(held[1]->detach(1).status, 0) << "as of any that it does not have";
+  EXPECT_EQ(held[0]->attach(1, true).status, 0);
+}
+
+TEST_F(SubsystemTest, the_effects_log_names_the_relays_opcodes_and_no_other_vendor_commands) {
+  ASSERT_EQ(connect("nqn.a"), 0);
+  held[0]->enable();
+  const std::vector<uint8_t> page = held[0]->log_page(0x05, 4096);
+  ASSERT_EQ(page.size(), 4096u);
+  for (unsigned opcode = 0xC0; opcode < 256; ++opcode)
+    EXPECT_EQ(page[4 * opcode] & 1, opcode <= 0xC2 ? 1 : 0) << opcode;
+  EXPECT_EQ(page[4 * nvsock::opcode::identify] & 1, 1);
+  EXPECT_EQ(page[1024 + 4 * nvme::opcode::write], 3) << "it changes data";
 }
 
 TEST_F(SubsystemTest, hosts_that_have_a_session_find_a_place_where_others_do_not) {

@@ -280,8 +280,8 @@ class Frames {
     return add(relay_v2::FrameType::reset, stream, static_cast<uint32_t>(error));
   }
 
-  std::vector<uint8_t> batch(uint64_t sequence) {
-    const uint32_t size = writer_.finish(sequence);
+  std::vector<uint8_t> batch(uint64_t sequence, uint64_t taken = 0) {
+    const uint32_t size = writer_.finish(sequence, taken);
     return {buffer_->begin(), buffer_->begin() + size};
   }
 
@@ -308,6 +308,7 @@ inline std::vector<Seen> frames_of(std::span<const uint8_t> bytes, uint64_t sequ
 class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
  protected:
   static constexpr relay_v2::Epoch epoch{1, 2, 3};
+  static constexpr relay_v2::Secret secret{7, 8, 9};
 
   SessionFixture() {
     options.epoch = epoch;
@@ -320,59 +321,69 @@ class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
                                                 options);
   }
 
-  DriveV2Command& make(uint8_t opcode, uint32_t function, uint32_t cdw11, size_t size) {
+  DriveV2Command& make(const relay_v2::Call& call, size_t size) {
     DriveV2Command& command = *commands.emplace_back(std::make_unique<DriveV2Command>());
     command.bytes.resize(size, 0xa5);
-    command.opcode = opcode;
-    command.cdw10 = function;
-    command.cdw11 = cdw11;
-    command.cdw12 = command.data_length = static_cast<uint32_t>(size);
+    command.data_length = static_cast<uint32_t>(size);
+    encode(call, command);
     command.data = command.bytes.data();
     command.done = [](Command& done) { ++static_cast<DriveV2Command&>(done).completed; };
     return command;
   }
   DriveV2Command& run(DriveV2Command& command) {
-    EXPECT_TRUE(table->handles(command));
-    table->execute(command);
+    EXPECT_TRUE(csd::SessionTable::handles(command));
+    table->execute(command, host);
     flush();
     return command;
   }
 
-  DriveV2Command& attach(uint8_t id = 1, bool resume = false, const relay_v2::Epoch& to = epoch) {
-    DriveV2Command& command = make(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, 64);
-    relay_v2::SessionRequest request;
-    request.resume = resume;
-    request.id = {id};
-    request.epoch = to;
+  DriveV2Command& attach(uint64_t to = 1, bool resume = false, const relay_v2::Epoch& in = epoch) {
+    return attach(relay_v2::SessionRequest{.resume = resume,
+                                           .features = relay_v2::feature::all,
+                                           .epoch = in,
+                                           .key = {.handle = to, .secret = secret}});
+  }
+  DriveV2Command& attach(const relay_v2::SessionRequest& request) {
+    DriveV2Command& command = make({.function = relay_v2::function::attach}, relay_v2::session_request_size);
     encode(request, command.bytes);
     return run(command);
   }
-  DriveV2Command& detach(uint32_t from) {
-    return run(make(relay_v2::opcode::no_data, relay_v2::function::detach, from, 0));
+  // What was the handle of a session that is made with it.
+  uint64_t attached(uint64_t to = 1) {
+    EXPECT_EQ(attach(to).error(), 0);
+    return to;
+  }
+  DriveV2Command& detach(uint64_t from) {
+    return run(make({.function = relay_v2::function::detach, .handle = from}, 0));
   }
   DriveV2Command& tx_bytes(uint64_t sequence, const std::vector<uint8_t>& bytes) {
-    DriveV2Command& command = make(relay_v2::opcode::to_drive, relay_v2::function::tx, handle, bytes.size());
+    DriveV2Command& command = make(
+        {.function = relay_v2::function::tx, .handle = handle, .sequence = static_cast<uint32_t>(sequence)},
+        bytes.size());
     command.bytes = bytes;
     command.data = command.bytes.data();
-    relay_v2::set_sequence(command, sequence);
     return run(command);
   }
-  DriveV2Command& tx(uint64_t sequence, Frames frames) { return tx_bytes(sequence, frames.batch(sequence)); }
+  DriveV2Command& tx(uint64_t sequence, Frames frames, uint64_t taken = 0) {
+    return tx_bytes(sequence, frames.batch(sequence, taken));
+  }
   // The next batch, which is to succeed.
-  void send(Frames frames) { EXPECT_EQ(tx(next_tx++, frames).error(), 0); }
+  void send(Frames frames, uint64_t taken = 0) { EXPECT_EQ(tx(next_tx++, frames, taken).error(), 0); }
 
-  DriveV2Command& rx(uint64_t sequence, std::chrono::milliseconds wait = 5s, uint16_t distance = 0,
+  DriveV2Command& rx(uint64_t sequence, std::chrono::milliseconds wait = 5s, uint32_t distance = 0,
                      size_t size = relay_v2::max_batch) {
-    DriveV2Command& command = make(relay_v2::opcode::to_host, relay_v2::function::rx, handle, size);
-    command.cdw13 =
-        encode(relay_v2::RxWait{.wait_ms = static_cast<uint32_t>(wait.count()), .distance = distance});
-    relay_v2::set_sequence(command, sequence);
+    DriveV2Command& command = make({.function = relay_v2::function::rx,
+                                    .handle = handle,
+                                    .sequence = static_cast<uint32_t>(sequence),
+                                    .wait_ms = static_cast<uint32_t>(wait.count()),
+                                    .distance = distance},
+                                   size);
     return run(command);
   }
   static std::vector<Seen> seen(const DriveV2Command& command) {
     EXPECT_EQ(command.completed, 1u);
     EXPECT_EQ(command.completion.status, status::success);
-    return frames_of(std::span(command.bytes).first(command.completion.dw0), relay_v2::sequence_of(command));
+    return frames_of(std::span(command.bytes).first(command.completion.dw0), command.cdw13);
   }
   // What the drive has to say now, all of it.
   std::vector<Seen> fetch(size_t size = relay_v2::max_batch) {
@@ -402,7 +413,7 @@ class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
     fetch();
     return *services.services.back();
   }
-  void start_session() { handle = attach().completion.dw0; }
+  void start_session() { handle = attached(); }
 
   void post(Command& command) override { posted.push(command); }
   void flush() override {
@@ -422,7 +433,8 @@ class SessionFixture : public ::testing::Test, private csd::CompletionQueue {
   CommandQueue posted;
   std::deque<std::unique_ptr<DriveV2Command>> commands;
   std::unique_ptr<csd::SessionTable> table;
-  uint32_t handle = 0;
+  csd::HostName host;  // whose commands run() runs
+  uint64_t handle = 0;
   uint64_t next_tx = 1;
   uint64_t next_rx = 1;
   uint32_t next_stream = 1;

@@ -43,7 +43,7 @@ class SessionTest : public test::SessionFixture {
 // --- sections 2 and 3 ---
 
 TEST_F(SessionTest, capability_page_tells_the_options) {
-  DriveV2Command& command = make(relay_v2::opcode::to_host, 0, relay_v2::capabilities_cdw11, 4096);
+  DriveV2Command& command = make({.function = relay_v2::function::capabilities}, 4096);
   EXPECT_EQ(run(command).completion.dw0, relay_v2::capability_bytes);
   const auto told = relay_v2::parse_capabilities(command.bytes);
   ASSERT_TRUE(told);
@@ -56,16 +56,105 @@ TEST_F(SessionTest, capability_page_tells_the_options) {
 }
 
 TEST_F(SessionTest, first_generation_commands_are_not_handled) {
-  EXPECT_FALSE(table->handles(make(0xC0, 0, relay_v2::capabilities_cdw11, 4096)));
-  EXPECT_FALSE(table->handles(make(0xC2, 0, 0, 4096)));
-  EXPECT_FALSE(table->handles(make(0xC0, 64, 1, 4096)));
-  EXPECT_FALSE(table->handles(make(0xC1, relay_v2::function::rx, handle, 4096)));
+  for (const uint32_t first : {0, 64, 128, 129}) {
+    DriveV2Command& command = make({.function = relay_v2::function::detach, .handle = handle}, 4096);
+    command.cdw10 = first;
+    command.cdw12 = first == 0 ? 0 : command.cdw12;
+    EXPECT_FALSE(csd::SessionTable::handles(command)) << first;
+  }
 }
 
-TEST_F(SessionTest, attach_sent_again_returns_the_same_handle) {
-  EXPECT_EQ(attach(1).completion.dw0, handle);
-  EXPECT_EQ(attach(1, true).completion.dw0, handle);
-  EXPECT_NE(attach(2).completion.dw0, handle);
+TEST_F(SessionTest, a_function_that_is_unknown_or_of_the_other_direction_is_not_handled) {
+  for (uint8_t function = 0; function < 8; ++function) {
+    DriveV2Command& command = make({.function = function, .handle = handle}, 0);
+    const bool known = function >= 1 && function <= 5;
+    const uint8_t right = command.opcode;
+    for (command.opcode = 0xBE; command.opcode < 0xC4; ++command.opcode)
+      EXPECT_EQ(csd::SessionTable::handles(command), known && command.opcode == right) << int{function};
+  }
+}
+
+TEST_F(SessionTest, attach_sent_again_succeeds_and_makes_no_other_session) {
+  EXPECT_EQ(attach(1).error(), 0);
+  EXPECT_EQ(attach(1, true).error(), 0);
+  EXPECT_EQ(table->sessions(), 1u);
+  EXPECT_EQ(attach(2).error(), 0);
+  EXPECT_EQ(table->sessions(), 2u);
+}
+
+TEST_F(SessionTest, without_its_secret_a_session_is_neither_resumed_nor_attached_to) {
+  for (size_t i = 0; i < secret.size(); ++i) {
+    for (const bool resume : {false, true}) {
+      relay_v2::SessionRequest guess{
+          .resume = resume, .epoch = epoch, .key = {.handle = 1, .secret = secret}};
+      guess.key.secret[i] ^= 0x80;
+      EXPECT_EQ(attach(guess).error(), ESTALE) << i;
+    }
+  }
+  EXPECT_EQ(table->sessions(), 1u);
+  EXPECT_EQ(attach(1, true).error(), 0);
+}
+
+TEST_F(SessionTest, a_session_of_another_host_does_not_exist) {
+  ServiceModel& service = open();
+  service.give("for nobody else");
+  DriveV2Command& waiting = rx(next_rx + 1, 5s, 1);
+  for (const csd::HostName& other :
+       {csd::HostName{.id = {}, .nqn = "thief"}, csd::HostName{.id = {1}, .nqn = ""}}) {
+    host = other;
+    EXPECT_EQ(attach(handle, true).error(), ESTALE) << "though it knows the secret";
+    EXPECT_EQ(tx(next_tx, Frames().data(1, "injected")).error(), ESTALE);
+    EXPECT_EQ(rx(next_rx, 0ms).error(), ESTALE);
+    EXPECT_EQ(detach(handle).error(), 0) << "as of any that it does not have";
+  }
+  host = {};
+  EXPECT_TRUE(waiting.pending());
+  EXPECT_EQ(data_of(seen(rx(next_rx, 0ms)), 1), "for nobody else");
+  send(Frames().data(1, "mine"));
+  EXPECT_EQ(service.received(), "mine");
+}
+
+TEST_F(SessionTest, two_hosts_may_choose_the_same_handle) {
+  ServiceModel& service = open();
+  host.nqn = "other";
+  EXPECT_EQ(attach(handle).error(), 0);
+  EXPECT_EQ(table->sessions(), 2u);
+  EXPECT_EQ(tx(1, Frames().open(1)).error(), 0);
+  EXPECT_EQ(detach(handle).error(), 0);
+  host = {};
+  EXPECT_FALSE(service.closed);
+  send(Frames().data(1, "still here"));
+  EXPECT_EQ(service.received(), "still here");
+}
+
+TEST_F(SessionTest, the_hosts_that_have_sessions_are_told) {
+  host.nqn = "other";
+  attach(5);
+  std::string names;
+  table->for_each_host([&](const csd::HostName& name) { names += "<" + name.nqn + ">"; });
+  EXPECT_EQ(names, "<><other>");
+}
+
+TEST_F(SessionTest, a_host_that_may_not_attach_is_told_that_there_is_no_room) {
+  options.may_attach = [](const csd::HostName& name) { return name.nqn != "greedy"; };
+  restart();
+  host.nqn = "greedy";
+  EXPECT_EQ(attach(1).error(), ENOMEM);
+  host = {};
+  EXPECT_EQ(attach(1).error(), 0);
+}
+
+TEST_F(SessionTest, what_belongs_to_a_feature_that_is_not_in_force_is_a_violation) {
+  const auto attach_with = [&](uint32_t features) {
+    attach(relay_v2::SessionRequest{.features = features, .epoch = epoch, .key = {.handle = ++handle}});
+  };
+  detach(handle);
+  attach_with(~relay_v2::feature::listeners);
+  expect_violation(Frames().listen(1, 1));
+  attach_with(~relay_v2::feature::datagrams);
+  expect_violation(Frames().open_datagram(1));
+  attach_with(~0u);
+  EXPECT_EQ(tx(1, Frames().listen(1, 1).open_datagram(3)).error(), 0) << "bits that nobody knows are ignored";
 }
 
 TEST_F(SessionTest, resume_of_no_session_is_stale) {
@@ -73,34 +162,41 @@ TEST_F(SessionTest, resume_of_no_session_is_stale) {
 }
 
 TEST_F(SessionTest, another_epoch_is_stale) {
-  EXPECT_EQ(attach(1, false, {9}).error(), ESTALE);
+  EXPECT_EQ(attach(2, false, {9}).error(), ESTALE);
+  EXPECT_EQ(attach(1, true, {9}).error(), ESTALE);
 }
 
 TEST_F(SessionTest, attach_refuses_versions_and_bytes_it_does_not_know) {
-  DriveV2Command& other = make(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, 64);
-  encode(relay_v2::SessionRequest{.resume = false, .version = 3, .id = {7}, .epoch = epoch}, other.bytes);
-  EXPECT_EQ(run(other).error(), EPROTONOSUPPORT);
-  EXPECT_EQ(run(make(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, 64)).error(), EINVAL);
-  EXPECT_EQ(run(make(relay_v2::opcode::to_drive, relay_v2::function::attach, 0, 0)).error(), EINVAL);
+  for (const uint16_t version : {uint16_t{2}, uint16_t{4}}) {
+    EXPECT_EQ(
+        attach(relay_v2::SessionRequest{.version = version, .epoch = epoch, .key = {.handle = 7}}).error(),
+        EPROTONOSUPPORT);
+  }
+  EXPECT_EQ(attach(relay_v2::SessionRequest{.epoch = epoch, .key = {.handle = 0}}).error(), EINVAL);
+  EXPECT_EQ(run(make({.function = relay_v2::function::attach}, 64)).error(), EINVAL);
+  EXPECT_EQ(run(make({.function = relay_v2::function::attach}, 0)).error(), EINVAL);
 }
 
 TEST_F(SessionTest, a_full_table_ends_no_session) {
-  for (uint8_t id = 2; id <= 4; ++id) EXPECT_EQ(attach(id).error(), 0);
+  for (uint64_t to = 2; to <= 4; ++to) EXPECT_EQ(attach(to).error(), 0);
   EXPECT_EQ(attach(5).error(), ENOMEM);
-  EXPECT_EQ(attach(1, true).completion.dw0, handle);
-}
-
-TEST_F(SessionTest, handles_are_not_used_again) {
-  detach(handle);
-  EXPECT_NE(attach(2).completion.dw0, handle);
+  EXPECT_EQ(attach(1, true).error(), 0);
 }
 
 TEST_F(SessionTest, a_late_copy_of_an_attach_begins_no_ended_session_anew) {
   detach(handle);
   EXPECT_EQ(attach(1).error(), ESTALE);
-  for (uint8_t id = 2; id <= 16; ++id) detach(attach(id).completion.dw0);
+  for (uint64_t to = 2; to <= 16; ++to) detach(attached(to));
   EXPECT_EQ(attach(1).error(), ESTALE) << "15 have ended since";
   EXPECT_EQ(attach(17).error(), 0);
+}
+
+TEST_F(SessionTest, what_a_host_ends_makes_the_drive_forget_nothing_of_another) {
+  detach(handle);
+  host.nqn = "busy";
+  for (uint64_t to = 1; to <= 100; ++to) detach(attached(to));
+  host = {};
+  EXPECT_EQ(attach(1).error(), ESTALE);
 }
 
 TEST_F(SessionTest, detach_ends_waiting_commands_and_streams) {
@@ -115,11 +211,17 @@ TEST_F(SessionTest, detach_ends_waiting_commands_and_streams) {
   EXPECT_EQ(rx(next_rx).error(), ESTALE);
 }
 
-TEST_F(SessionTest, buffers_that_are_shorter_than_told_are_refused) {
-  DriveV2Command& command = make(relay_v2::opcode::to_host, relay_v2::function::rx, handle, 4096);
-  command.cdw12 = 8192;
-  command.cdw14 = 1;
-  EXPECT_EQ(run(command).error(), EINVAL);
+TEST_F(SessionTest, a_length_that_is_not_the_transports_is_invalid) {
+  for (const uint32_t told : {0u, 1023u, 1025u, UINT32_MAX, 0x40000400u}) {
+    DriveV2Command& command =
+        make({.function = relay_v2::function::rx, .handle = handle, .sequence = 1}, 4096);
+    command.cdw10 = told;
+    EXPECT_EQ(run(command).error(), EINVAL) << told;
+  }
+  DriveV2Command& metadata =
+      make({.function = relay_v2::function::rx, .handle = handle, .sequence = 1}, 4096);
+  metadata.cdw11 = 1;
+  EXPECT_EQ(run(metadata).error(), EINVAL);
 }
 
 // --- section 5.1 ---
@@ -185,7 +287,7 @@ TEST_F(SessionTest, bytes_at_random_hurt_nobody) {
     tx_bytes(1, bytes);
     rx(1, 0ms);
     detach(handle);
-    handle = attach().completion.dw0;
+    handle = attached(handle + 1);
     commands.clear();
   }
 }
@@ -259,13 +361,13 @@ TEST_F(SessionTest, rx_beyond_the_window_is_invalid) {
   EXPECT_EQ(rx(8, 0ms, 7).error(), 0);
   EXPECT_EQ(rx(5, 0ms, 0).error(), EINVAL) << "acknowledges what was never made";
   EXPECT_EQ(rx(0, 0ms).error(), EINVAL);
-  EXPECT_EQ(rx(UINT64_MAX, 0ms, 65535).error(), EINVAL);
+  EXPECT_EQ(rx(UINT64_MAX, 0ms, 255).error(), EINVAL);
 }
 
 TEST_F(SessionTest, unacknowledged_batches_fill_the_window) {
   ServiceModel& service = open();
   const uint64_t s = next_rx;
-  for (uint16_t i = 0; i < 8; ++i) {
+  for (uint32_t i = 0; i < 8; ++i) {
     service.give("x");
     EXPECT_EQ(data_of(seen(rx(s + i, 0ms, i)), 1), "x") << i;
   }
@@ -302,7 +404,7 @@ TEST_F(SessionTest, a_controller_reset_leaves_streams_alone) {
   table->controller_reset();
   clock.advance(10s);
   EXPECT_TRUE(lost.pending());
-  EXPECT_EQ(attach(1, true).completion.dw0, handle);
+  EXPECT_EQ(attach(1, true).error(), 0);
   service.give("still here");
   EXPECT_EQ(data_of(fetch(), 1), "still here");
   EXPECT_TRUE(lost.pending());
@@ -432,10 +534,84 @@ TEST_F(SessionTest, opens_beyond_the_limit_are_refused) {
   EXPECT_EQ(services.services.size(), 3u);
 }
 
-TEST_F(SessionTest, numbers_that_go_back_are_a_violation) {
-  send(Frames().open(5));
-  expect_violation(Frames().open(3));
+TEST_F(SessionTest, numbers_that_are_free_may_be_opened_in_any_order) {
+  send(Frames().open(5).open(3).open(1));
+  EXPECT_EQ(services.services.size(), 3u);
 }
+TEST_F(SessionTest, a_number_in_use_is_a_violation) {
+  open();
+  expect_violation(Frames().open(1));
+}
+TEST_F(SessionTest, a_number_that_is_refused_and_not_told_is_in_use) {
+  services.listen_error = EADDRINUSE;
+  send(Frames().listen(1, 1));
+  expect_violation(Frames().open(1));
+}
+TEST_F(SessionTest, a_number_is_used_again_when_its_stream_is_closed) {
+  for (int round = 0; round < 3; ++round) {
+    send(Frames().open(1));
+    ServiceModel& service = *services.services.back();
+    service.connected();
+    fetch();
+    send(Frames().data(1, "of this one"));
+    EXPECT_EQ(service.received(), "of this one");
+    if (round == 0) send(Frames().reset(1));
+    if (round == 1) send(Frames().reset(1, ECONNRESET));
+    if (round == 2) {
+      send(Frames().fin(1));
+      service.end();
+      EXPECT_TRUE(find(fetch(), FrameType::fin, 1));
+    }
+    EXPECT_TRUE(service.closed);
+    EXPECT_TRUE(fetch().empty());
+  }
+}
+TEST_F(SessionTest, what_a_closed_stream_has_left_to_deliver_goes_on_beside_the_new_one) {
+  ServiceModel& first = open();
+  first.room = 0;
+  send(Frames().data(1, "old").reset(1).open(1));
+  ServiceModel& second = *services.services.back();
+  second.connected();
+  fetch();
+  send(Frames().data(1, "new"));
+  first.make_room(100);
+  EXPECT_EQ(first.received(), "old");
+  EXPECT_EQ(second.received(), "new");
+}
+TEST_F(SessionTest, a_refusal_that_the_host_took_back_is_not_told) {
+  services.listen_error = EADDRINUSE;
+  send(Frames().listen(1, 1).reset(1));
+  EXPECT_TRUE(fetch().empty());
+}
+TEST_F(SessionTest, a_stream_that_both_have_ended_is_not_reset_any_more) {
+  ServiceModel& service = open();
+  service.end();
+  EXPECT_TRUE(find(fetch(), FrameType::fin, 1));
+  service.send_error = ECONNRESET;
+  send(Frames().data(1, "in vain").fin(1));
+  EXPECT_TRUE(fetch().empty()) << "its number may be another stream's by now";
+  send(Frames().open(1));
+}
+
+// --- section 4: what was taken ---
+
+TEST_F(SessionTest, batches_tell_what_was_taken) {
+  open(2);
+  send(Frames().window(1, 1).add(FrameType::stat, 0));
+  const DriveV2Command& told = rx(next_rx, 0ms);
+  ASSERT_GT(told.completion.dw0, 24u);
+  EXPECT_EQ(load_le<uint32_t>(told.bytes.data() + 20), next_tx - 1);
+}
+TEST_F(SessionTest, a_batch_that_was_never_made_cannot_be_taken) {
+  open();
+  EXPECT_EQ(tx(next_tx, Frames().window(1, 1), next_rx).error(), EPROTO);
+}
+TEST_F(SessionTest, what_was_taken_is_not_given_back) {
+  open(2);
+  send(Frames().window(1, 1), next_rx - 1);
+  EXPECT_EQ(tx(next_tx, Frames().window(1, 1), next_rx - 2).error(), EPROTO);
+}
+
 TEST_F(SessionTest, even_numbers_of_the_host_are_a_violation) {
   expect_violation(Frames().open(2));
 }
@@ -772,7 +948,7 @@ TEST_F(SessionTest, what_lingers_of_one_session_is_no_other_ones_business) {
   start_session();
   open().room = 0;
   send(Frames().data(next_stream - 2, std::string(1000, 'x')).reset(next_stream - 2));
-  handle = attach(2).completion.dw0;
+  handle = attached(2);
   next_tx = next_rx = next_stream = 1;
   open();
   EXPECT_FALSE(services.services[0]->closed);
@@ -781,8 +957,8 @@ TEST_F(SessionTest, what_lingers_of_one_session_is_no_other_ones_business) {
 TEST_F(SessionTest, nobody_attaches_while_many_ended_sessions_linger) {
   options.max_sessions = 2;
   restart();
-  const auto leave_bytes = [&](uint8_t id) {
-    handle = attach(id).completion.dw0;
+  const auto leave_bytes = [&](uint64_t to) {
+    handle = attached(to);
     next_tx = next_rx = next_stream = 1;
     open().room = 0;
     send(Frames().data(1, "some"));
@@ -981,6 +1157,33 @@ TEST_F(SessionTest, reset_of_a_listener_leaves_its_streams) {
   EXPECT_EQ(service.received(), "x");
 }
 
+TEST_F(SessionTest, reset_of_a_listener_resets_connections_that_the_host_was_not_told_of) {
+  send(Frames().listen(1, 5));
+  fetch();
+  ServiceModel& told = services.come_in();
+  EXPECT_TRUE(find(fetch(), FrameType::accepted, 2));
+  ServiceModel& untold = services.come_in();
+  send(Frames().reset(1));
+  EXPECT_TRUE(untold.closed);
+  EXPECT_TRUE(untold.reset);
+  EXPECT_FALSE(told.closed);
+  EXPECT_TRUE(fetch().empty());
+}
+
+TEST_F(SessionTest, the_drives_numbers_are_used_again_when_the_host_has_taken_the_last_of_the_old_stream) {
+  send(Frames().listen(1, 5));
+  fetch();
+  services.come_in();
+  EXPECT_TRUE(find(fetch(), FrameType::accepted, 2));
+  const uint64_t last = next_rx - 1;
+  send(Frames().reset(2), last - 1);
+  services.come_in();
+  EXPECT_TRUE(find(fetch(), FrameType::accepted, 4)) << "a frame for the old 2 may still be on its way";
+  send(Frames().reset(4), last);
+  services.come_in();
+  EXPECT_TRUE(find(fetch(), FrameType::accepted, 2));
+}
+
 TEST_F(SessionTest, data_for_a_listener_is_a_violation) {
   send(Frames().listen(1, 5));
   expect_violation(Frames().data(1, "x"));
@@ -1004,6 +1207,33 @@ TEST_F(SessionTest, stat_counts) {
   EXPECT_EQ(counters.bytes_to_services, 5u);
   EXPECT_EQ(counters.bytes_from_services, 3u);
   EXPECT_EQ(counters.age_ms, 7u);
+  EXPECT_EQ(counters.lingering_streams, 0u);
+  EXPECT_GT(counters.memory, 0u);
+}
+
+TEST_F(SessionTest, stat_counts_what_lingers) {
+  const auto counters = [&] {
+    send(Frames().add(FrameType::stat, 0));
+    const auto frames = fetch();
+    const Seen* const stat = find(frames, FrameType::stat, 0);
+    return stat == nullptr ? relay_v2::Counters{}
+                           : relay_v2::parse_counters({reinterpret_cast<const uint8_t*>(stat->payload.data()),
+                                                       stat->payload.size()});
+  };
+  open().room = 0;
+  send(Frames().data(1, "12345").reset(1));
+  const relay_v2::Counters held = counters();
+  EXPECT_EQ(held.lingering_streams, 1u);
+  EXPECT_EQ(held.lingering_bytes, 5u);
+  EXPECT_EQ(held.lingering_lost, 0u);
+  for (int i = 0; i < 4; ++i) {
+    clock.advance(10s);
+    EXPECT_EQ(rx(next_rx, 0ms).error(), 0);  // a sign of life
+  }
+  const relay_v2::Counters gone = counters();
+  EXPECT_EQ(gone.lingering_streams, 0u);
+  EXPECT_EQ(gone.lingering_bytes, 0u);
+  EXPECT_EQ(gone.lingering_lost, 5u);
 }
 
 // --- memory ---

@@ -92,7 +92,7 @@ class ListenerTest : public ::testing::Test {
   ListenerTest() : port(loop), clock(loop) {
     const auto drive = probe_second_generation(loop, port);
     dialect = std::make_unique<DialectV2>(clock, port, drive->capabilities,
-                                          DialectV2Options{.session = {7}, .log = {}});
+                                          DialectV2Options{.session = {.handle = 7}, .log = {}});
   }
 
   // Port 0: the drive chooses one, and tells.

@@ -17,10 +17,13 @@ class HastyDrive final : public CommandPort {
   explicit HastyDrive(sim::VirtualClock& clock) : clock_(clock) {}
 
   void submit(Command& command) override {
-    receives += command.cdw10 == relay_v2::function::rx;
-    clock_.after(command.cdw10 == relay_v2::function::rx ? delay : 10us, [&command, this] {
-      command.completion = {.status = status::success,
-                            .dw0 = command.cdw10 == relay_v2::function::attach ? 1u : 0u};
+    const bool receive = relay_v2::function_of(command) == relay_v2::function::rx;
+    receives += receive;
+    if (relay_v2::function_of(command) == relay_v2::function::attach)
+      attached_with =
+          *relay_v2::parse_session_request({static_cast<const uint8_t*>(command.data), command.data_length});
+    clock_.after(receive ? delay : 10us, [&command, this] {
+      command.completion = {.status = status::success, .dw0 = answer};
       command.done(command);
       if (at_batch_end) at_batch_end();
     });
@@ -33,6 +36,8 @@ class HastyDrive final : public CommandPort {
   std::function<void()> at_batch_end;
   Clock::Duration delay = 10us;  // of receives
   unsigned receives = 0;
+  uint32_t answer = 0;  // bytes of a batch, for a receive
+  relay_v2::SessionRequest attached_with;
 
  private:
   sim::VirtualClock& clock_;
@@ -41,6 +46,7 @@ class HastyDrive final : public CommandPort {
 struct Owner final : SessionV2::Owner {
   void fill(relay_v2::BatchWriter&, std::vector<SessionV2::Sent>&) override {}
   void on_sent(const SessionV2::Sent&) override {}
+  void on_taken(uint64_t) override {}
   bool on_frame(const relay_v2::Frame&, const BufferRef&) override { return true; }
   void on_session_lost(int) override { ++lost; }
   void on_session_live() override {}
@@ -66,7 +72,7 @@ class SessionV2Test : public ::testing::Test {
   sim::VirtualClock clock;
   HastyDrive drive{clock};
   Owner owner;
-  SessionV2 session{clock, drive, {.lease_s = 30, .vendor = {}}, {7}, owner};
+  SessionV2 session{clock, drive, {.lease_s = 30, .vendor = {}}, {.handle = 7, .secret = {9}}, owner};
 };
 
 TEST_F(SessionV2Test, a_drive_that_answers_at_once_with_nothing_is_asked_ever_less_often) {
@@ -87,6 +93,16 @@ TEST_F(SessionV2Test, it_is_asked_as_usual_once_it_waits) {
   run(60s);
   EXPECT_NEAR(drive.receives, 6, 1);
   EXPECT_EQ(owner.lost, 0u);
+}
+
+TEST_F(SessionV2Test, a_session_after_one_that_is_lost_has_another_handle_and_another_secret) {
+  run(1ms);
+  const relay_v2::SessionRequest first = drive.attached_with;
+  EXPECT_EQ(first.key.handle, 7u);
+  EXPECT_EQ(first.features, relay_v2::feature::all);
+  drive.answer = 8;  // no batch has so few bytes
+  run(1ms);
+  EXPECT_EQ(owner.lost, 1u);
 }
 
 TEST_F(SessionV2Test, a_few_hasty_answers_change_nothing) {

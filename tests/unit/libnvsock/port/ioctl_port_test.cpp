@@ -421,7 +421,7 @@ TEST_F(IoctlPortTest, a_drive_of_the_second_generation_alone_is_known_by_model_a
         return 0;
       }
       if (command.opcode != relay_v2::opcode::to_host || !page) return int{status::invalid_opcode};
-      if (command.cdw10 == relay_v2::function::capabilities)
+      if (command.cdw12 == relay_v2::function::capabilities)
         encode(relay_v2::Capabilities{}, {bytes, relay_v2::capability_page_size});
       return 0;
     };

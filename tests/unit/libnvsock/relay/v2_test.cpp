@@ -105,11 +105,12 @@ Bytes encoded(const Target& target) {
   return encoded(target, encoded_size(target));
 }
 
-Bytes batch_of(uint64_t sequence, const std::vector<Frame>& frames, size_t capacity = max_batch) {
+Bytes batch_of(uint64_t sequence, const std::vector<Frame>& frames, size_t capacity = max_batch,
+               uint64_t taken = 0) {
   Bytes out(capacity, 0xee);
   BatchWriter writer(out);
   for (const Frame& frame : frames) writer.append(frame);
-  out.resize(writer.finish(sequence));
+  out.resize(writer.finish(sequence, taken));
   return out;
 }
 
@@ -135,9 +136,12 @@ void expect_frame(const Frame& frame, FrameType type, uint32_t stream, uint32_t 
 }
 
 // Parsing the vector gives these frames, and these frames give the vector.
-void expect_vector(const std::string& name, From from, uint64_t sequence, const std::vector<Frame>& frames) {
+void expect_vector(const std::string& name, From from, uint64_t sequence, const std::vector<Frame>& frames,
+                   uint64_t taken = 0) {
   const Bytes& vector = vector_of(name);
-  EXPECT_EQ(batch_of(sequence, frames), vector) << name;
+  EXPECT_EQ(batch_of(sequence, frames, max_batch, taken), vector) << name;
+  const auto batch = Batch::parse(vector, sequence, from);
+  EXPECT_TRUE(batch && batch->taken() == static_cast<uint32_t>(taken)) << name;
   const std::vector<Frame> parsed = frames_of(vector, sequence, from);
   ASSERT_EQ(parsed.size(), frames.size()) << name;
   for (size_t i = 0; i < frames.size(); ++i) {
@@ -150,8 +154,8 @@ TEST(RelayV2Vectors, capabilities) {
   std::ranges::copy(vector_of("capabilities"), page.begin());
   const auto read = parse_capabilities(page);
   ASSERT_TRUE(read);
-  EXPECT_EQ(read->lowest_version, 2);
-  EXPECT_EQ(read->highest_version, 2);
+  EXPECT_EQ(read->lowest_version, 3);
+  EXPECT_EQ(read->highest_version, 3);
   EXPECT_EQ(read->features, feature::datagrams | feature::ipv6 | feature::listeners);
   EXPECT_EQ(read->max_streams, 64u);
   EXPECT_EQ(read->max_batch, 131072u);
@@ -169,9 +173,11 @@ TEST(RelayV2Vectors, session_request) {
   const auto read = parse_session_request(vector);
   ASSERT_TRUE(read);
   EXPECT_TRUE(read->resume);
-  EXPECT_EQ(read->version, 2);
-  EXPECT_EQ(read->id, counting_from(0xa0));
+  EXPECT_EQ(read->version, 3);
+  EXPECT_EQ(read->features, feature::datagrams | feature::listeners);
+  EXPECT_EQ(read->key.secret, counting_from(0xa0));
   EXPECT_EQ(read->epoch, counting_from(0x10));
+  EXPECT_EQ(read->key.handle, 0x8877665544332211u);
   EXPECT_EQ(encoded(*read, session_request_size), vector);
 }
 
@@ -182,7 +188,8 @@ TEST(RelayV2Vectors, batches_from_the_host) {
                 {{FrameType::open, 5, 262144, target},
                  {FrameType::data, 1, 0, bytes_of("hello")},
                  {FrameType::window, 3, 65536, {}},
-                 {FrameType::fin, 1, 0, {}}});
+                 {FrameType::fin, 1, 0, {}}},
+                4294967298);
   const auto read = parse_target(frames_of(vector_of("host-batch-1"), 7, From::host).at(0).payload);
   ASSERT_TRUE(read);
   EXPECT_EQ(read->type, ssh.type);
@@ -204,7 +211,8 @@ TEST(RelayV2Vectors, batches_from_the_drive) {
   expect_vector("drive-batch-1", From::drive, 4294967298,
                 {{FrameType::opened, 5, 262144, opened},
                  {FrameType::data, 5, 0, bytes_of("SSH-2.0-")},
-                 {FrameType::reset, 7, 111, {}}});
+                 {FrameType::reset, 7, 111, {}}},
+                7);
 
   const Bytes listening = encoded(address("fe80::1", 80, 2), address_size);
   const Bytes accepted =
@@ -217,17 +225,85 @@ TEST(RelayV2Vectors, batches_from_the_drive) {
   EXPECT_EQ(shown(read.addresses.local), "[fe80::1%2]:80");
   EXPECT_EQ(shown(read.addresses.peer), "[2001:db8::9%0]:50000");
 
-  const Bytes counters = encoded(Counters{3, 1000, 2, 5000000000, 6000000000, 7, 8, 90000}, counters_size);
+  const Bytes counters =
+      encoded(Counters{3, 1000, 2, 5000000000, 6000000000, 7, 8, 90000, 65536, 1, 0, 400000}, counters_size);
   expect_vector("drive-stat", From::drive, 4, {{FrameType::stat, 0, 0, counters}});
 }
 
-TEST(RelayV2Vectors, cdw13_of_rx) {
-  const Bytes& vector = vector_of("rx-cdw13");
-  ASSERT_EQ(vector.size(), 4u);
-  const auto cdw13 = load_le<uint32_t>(vector.data());
-  EXPECT_EQ(parse_rx_wait(cdw13).wait_ms, 10000u);
-  EXPECT_EQ(parse_rx_wait(cdw13).distance, 3);
-  EXPECT_EQ(encode(RxWait{.wait_ms = 10000, .distance = 3}), cdw13);
+// CDW10 to 15 as they stand in the command.
+Bytes command_dwords(const Command& command) {
+  Bytes bytes;
+  for (const uint32_t dword :
+       {command.cdw10, command.cdw11, command.cdw12, command.cdw13, command.cdw14, command.cdw15}) {
+    bytes.resize(bytes.size() + 4);
+    store_le(bytes.data() + bytes.size() - 4, dword);
+  }
+  return bytes;
+}
+
+void expect_command(const std::string& name, uint8_t opcode, uint32_t length, const Call& call) {
+  Command command;
+  command.data_length = length;
+  encode(call, command);
+  EXPECT_EQ(command.opcode, opcode) << name;
+  EXPECT_EQ(command_dwords(command), vector_of(name)) << name;
+  const Call read = parse_call(command);
+  EXPECT_EQ(read.function, call.function) << name;
+  EXPECT_EQ(read.handle, call.handle) << name;
+  EXPECT_EQ(read.sequence, call.sequence) << name;
+  EXPECT_EQ(read.wait_ms, call.wait_ms) << name;
+  EXPECT_EQ(read.distance, call.distance) << name;
+  EXPECT_EQ(told_length(command), length) << name;
+}
+
+TEST(RelayV2Vectors, commands) {
+  constexpr uint64_t handle = 0x8877665544332211;
+  expect_command("capabilities-command", opcode::to_host, 4096, {.function = function::capabilities});
+  expect_command("attach-command", opcode::to_drive, 64, {.function = function::attach});
+  expect_command("detach-command", opcode::no_data, 0, {.function = function::detach, .handle = handle});
+  expect_command("tx-command", opcode::to_drive, 120,
+                 {.function = function::tx, .handle = handle, .sequence = 7});
+  expect_command(
+      "rx-command", opcode::to_host, 131072,
+      {.function = function::rx, .handle = handle, .sequence = 2, .wait_ms = 10000, .distance = 3});
+}
+
+TEST(RelayV2, of_opcode_C0_only_detach_is_of_this_generation) {
+  for (const uint32_t cdw10 : {0u, 64u, 128u, 129u, 1024u}) {
+    Command command;
+    command.opcode = opcode::no_data;
+    command.cdw10 = cdw10;
+    EXPECT_FALSE(is_call(command)) << cdw10;
+    command.cdw12 = function::detach;
+    EXPECT_EQ(is_call(command), cdw10 == 0) << cdw10;
+  }
+  Command identify;
+  identify.opcode = nvsock::opcode::identify;
+  identify.cdw12 = function::detach;
+  EXPECT_FALSE(is_call(identify));
+}
+
+TEST(RelayV2, the_high_half_of_a_sequence_is_the_one_that_makes_it_nearest) {
+  constexpr uint64_t turn = uint64_t{1} << 32;
+  EXPECT_EQ(nearest_sequence(5, 5), 5u);
+  EXPECT_EQ(nearest_sequence(0, 1), 0u);
+  EXPECT_EQ(nearest_sequence(8, 1), 8u);
+  EXPECT_EQ(nearest_sequence(1, turn - 1), turn + 1);
+  EXPECT_EQ(nearest_sequence(UINT32_MAX, turn + 1), turn - 1);
+  EXPECT_EQ(nearest_sequence(3, 7 * turn + 5), 7 * turn + 3);
+  EXPECT_EQ(nearest_sequence(UINT32_MAX, 1), turn - 1) << "there is none below 0";
+}
+
+TEST(RelayV2, secrets_are_equal_to_the_last_bit) {
+  const Secret secret = counting_from(1);
+  EXPECT_TRUE(equal_secrets(secret, counting_from(1)));
+  for (size_t i = 0; i < secret.size(); ++i) {
+    for (const int bit : {0, 7}) {
+      Secret other = secret;
+      other[i] = static_cast<uint8_t>(other[i] ^ 1 << bit);
+      EXPECT_FALSE(equal_secrets(secret, other)) << i;
+    }
+  }
 }
 
 // --- capability page and session request ---
@@ -242,13 +318,14 @@ Capabilities some_capabilities() {
 TEST(RelayV2, capabilities_at_both_ends_of_their_ranges) {
   for (const bool most : {false, true}) {
     Capabilities sent = some_capabilities();
-    sent.lowest_version = most ? 2 : 0;
+    sent.lowest_version = most ? 3 : 0;
     sent.highest_version = most ? 0xffff : 0;
     sent.features = most ? UINT32_MAX : 0;
     sent.max_streams = most ? UINT32_MAX : 1;
     sent.max_batch = most ? max_batch : min_batch;
     sent.max_wait_ms = most ? max_wait_ms : 1;
-    sent.tx_window = sent.rx_window = most ? 0xffff : 1;
+    sent.tx_window = most ? 0xffff : 1;
+    sent.rx_window = most ? 255 : 1;
     sent.lease_s = most ? UINT32_MAX : 1;
     const std::string vendor(most ? 71 : 0, 'v');
     sent.vendor = vendor;
@@ -267,7 +344,7 @@ TEST(RelayV2, capabilities_out_of_their_ranges_are_refused) {
     return !parse_capabilities(encoded(sent, capability_page_size));
   };
   EXPECT_FALSE(refused([](Capabilities&) {}));
-  EXPECT_TRUE(refused([](Capabilities& c) { c.lowest_version = 3; }));
+  EXPECT_TRUE(refused([](Capabilities& c) { c.lowest_version = 4; }));
   EXPECT_TRUE(refused([](Capabilities& c) { c.max_streams = 0; }));
   for (const uint32_t size : {0u, 4088u, 4100u, 131076u, 131080u, UINT32_MAX}) {
     EXPECT_TRUE(refused([size](Capabilities& c) { c.max_batch = size; })) << size;
@@ -277,6 +354,7 @@ TEST(RelayV2, capabilities_out_of_their_ranges_are_refused) {
   }
   EXPECT_TRUE(refused([](Capabilities& c) { c.tx_window = 0; }));
   EXPECT_TRUE(refused([](Capabilities& c) { c.rx_window = 0; }));
+  EXPECT_TRUE(refused([](Capabilities& c) { c.rx_window = 256; }));
   EXPECT_TRUE(refused([](Capabilities& c) { c.lease_s = 0; }));
 }
 
@@ -304,13 +382,19 @@ TEST(RelayV2, a_makers_name_without_its_zero_ends_with_its_field) {
 
 TEST(RelayV2, session_requests) {
   for (const bool resume : {false, true}) {
-    SessionRequest sent{.resume = resume, .version = 7, .id = counting_from(3), .epoch = counting_from(90)};
+    SessionRequest sent{.resume = resume,
+                        .version = 7,
+                        .features = 0xf0f0f0f0,
+                        .epoch = counting_from(90),
+                        .key = {.handle = UINT64_MAX, .secret = counting_from(3)}};
     const Bytes bytes = encoded(sent, session_request_size);
     const auto read = parse_session_request(bytes);
     ASSERT_TRUE(read);
     EXPECT_EQ(read->resume, resume);
     EXPECT_EQ(read->version, 7) << "whether it is spoken is the drive's to say";
-    EXPECT_EQ(read->id, sent.id);
+    EXPECT_EQ(read->features, sent.features);
+    EXPECT_EQ(read->key.handle, sent.key.handle);
+    EXPECT_EQ(read->key.secret, sent.key.secret);
     EXPECT_EQ(read->epoch, sent.epoch);
     for (size_t size = 0; size < bytes.size(); ++size) {
       EXPECT_FALSE(parse_session_request(std::span(bytes).first(size))) << size;
@@ -323,12 +407,14 @@ TEST(RelayV2, session_requests) {
   }
 }
 
+TEST(RelayV2, a_session_request_names_a_session) {
+  EXPECT_FALSE(parse_session_request(encoded(SessionRequest{.key = {.handle = 0}}, session_request_size)));
+}
+
 TEST(RelayV2, reserved_bytes_are_ignored) {
-  Bytes request =
-      encoded(SessionRequest{.resume = false, .id = counting_from(1), .epoch = {}}, session_request_size);
+  Bytes request = encoded(SessionRequest{}, session_request_size);
   request[10] = 0xfe;  // flags other than RESUME
-  std::fill(request.begin() + 12, request.begin() + 16, uint8_t{0xff});
-  std::fill(request.begin() + 48, request.end(), uint8_t{0xff});
+  std::fill(request.begin() + 56, request.end(), uint8_t{0xff});
   const auto read = parse_session_request(request);
   ASSERT_TRUE(read);
   EXPECT_FALSE(read->resume);
@@ -339,17 +425,29 @@ TEST(RelayV2, reserved_bytes_are_ignored) {
   EXPECT_TRUE(parse_capabilities(page));
 
   Bytes batch = batch_of(1, {{FrameType::data, 1, 0, bytes_of("a")}});
-  std::fill(batch.begin() + 20, batch.begin() + 24, uint8_t{0xff});
   std::fill(batch.begin() + 25, batch.begin() + 28, uint8_t{0xff});
   std::fill(batch.begin() + 36, batch.begin() + 40, uint8_t{0xff});  // value of DATA
   batch.back() = 0xff;                                               // padding
   EXPECT_EQ(frames_of(batch, 1, From::host).size(), 1u);
 }
 
-TEST(RelayV2, rx_wait_has_14_bits_of_milliseconds_and_16_of_distance) {
-  EXPECT_EQ(encode(RxWait{.wait_ms = 0x3fff, .distance = 0xffff}), 0xffff3fffu);
-  EXPECT_EQ(parse_rx_wait(0xffffffff).wait_ms, 0x3fffu);
-  EXPECT_EQ(parse_rx_wait(0xc000).wait_ms, 0u) << "bits 15:14 are reserved";
+TEST(RelayV2, rx_has_14_bits_of_milliseconds_and_8_of_distance) {
+  Command command;
+  command.cdw12 = 0xffffffff;
+  EXPECT_EQ(parse_call(command).wait_ms, 0x3fffu) << "bits 31:30 are reserved";
+  EXPECT_EQ(parse_call(command).distance, 255u);
+  EXPECT_EQ(parse_call(command).function, 255);
+}
+
+TEST(RelayV2, counters_that_come_later_are_left_out_and_those_that_are_missing_are_0) {
+  const Counters sent{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  Bytes bytes = encoded(sent, counters_size);
+  bytes.resize(counters_size + 16, 0xff);
+  EXPECT_EQ(parse_counters(bytes).memory, 12u);
+  const Counters old = parse_counters(std::span(bytes).first(least_counters_size));
+  EXPECT_EQ(old.age_ms, 8u);
+  EXPECT_EQ(old.lingering_bytes, 0u);
+  EXPECT_EQ(old.memory, 0u);
 }
 
 // --- batches ---
@@ -437,7 +535,7 @@ TEST(RelayV2Batch, the_largest_is_taken_and_8_bytes_more_are_not) {
     Bytes bytes(size);
     BatchWriter writer(bytes);
     writer.append(FrameType::data, 1, 0, writer.room());
-    EXPECT_EQ(writer.finish(1), size);
+    EXPECT_EQ(writer.finish(1, 0), size);
     EXPECT_EQ(Batch::parse(bytes, 1, From::drive).has_value(), size == max_batch);
   }
 }
@@ -541,7 +639,7 @@ TEST(RelayV2Batch, payloads_are_as_long_as_their_type_demands) {
       {From::host, FrameType::fin, 1, 0, {0}, {1, 8}},
       {From::host, FrameType::reset, 1, 0, {0}, {1, 8}},
       {From::host, FrameType::stat, 0, 0, {0}, {1, 63, 64, 65}},
-      {From::drive, FrameType::stat, 0, 0, {64}, {0, 1, 63, 65}},
+      {From::drive, FrameType::stat, 0, 0, {64, 72, 96, 1024}, {0, 1, 56, 63, 65, 97}},
       {From::drive, FrameType::opened, 1, 0, {48}, {0, 24, 47, 49, 56}},
       {From::drive, FrameType::listening, 1, 0, {24}, {0, 23, 25, 48}},
       {From::drive, FrameType::accepted, 2, 0, {56}, {0, 48, 55, 57, 64}},
@@ -652,7 +750,7 @@ TEST(RelayV2Writer, room_is_what_fits) {
     }
     EXPECT_EQ(writer.room(), 0u);
     if (!writer.empty()) {
-      EXPECT_LE(writer.finish(1), capacity);
+      EXPECT_LE(writer.finish(1, 0), capacity);
     }
   }
 }
@@ -666,7 +764,7 @@ TEST(RelayV2Writer, a_frame_fills_the_buffer_to_the_byte) {
   const auto payload = writer.append(FrameType::data, 1, 0, 16);
   EXPECT_EQ(payload.data() + payload.size(), buffer.data() + buffer.size());
   EXPECT_FALSE(writer.fits(0));
-  EXPECT_EQ(writer.finish(1), buffer.size());
+  EXPECT_EQ(writer.finish(1, 0), buffer.size());
 }
 
 TEST(RelayV2Writer, a_frame_without_payload_fits_where_room_is_0) {
@@ -676,7 +774,7 @@ TEST(RelayV2Writer, a_frame_without_payload_fits_where_room_is_0) {
   EXPECT_TRUE(writer.fits(0));
   writer.append(FrameType::fin, 1, 0, 0);
   EXPECT_FALSE(writer.fits(0));
-  EXPECT_EQ(frames_of(std::span(buffer).first(writer.finish(1)), 1, From::host).size(), 1u);
+  EXPECT_EQ(frames_of(std::span(buffer).first(writer.finish(1, 0)), 1, From::host).size(), 1u);
 }
 
 TEST(RelayV2Writer, padding_is_zero_whatever_the_buffer_held) {
@@ -695,7 +793,7 @@ TEST(RelayV2Writer, the_last_frame_gets_shorter_and_gives_its_room_back) {
     writer.shorten_last(kept);
     EXPECT_EQ(writer.room(), before - frame_size(kept));
     writer.append({FrameType::data, 5, 0, bytes_of("behind")});
-    const uint32_t size = writer.finish(1);
+    const uint32_t size = writer.finish(1, 0);
     const std::vector<Frame> read = frames_of(std::span(buffer).first(size), 1, From::drive);
     ASSERT_EQ(read.size(), 3u);
     EXPECT_EQ(text_of(read[0].payload), "first");
