@@ -158,7 +158,7 @@ void DialectV2::for_each_stream(const std::function<void(const Stream&)>& visit)
 
 // --- what the session asks for ---
 
-// Each batch tells the drive what was taken; the answer to STAT tells it us.
+// Our batches tell the drive what we have taken. The answer to STAT tells what it has, if nothing else does.
 void DialectV2::fill(relay_v2::BatchWriter& batch, std::vector<SessionV2::Sent>& sent) {
   if (numbers_.waiting() > relay_v2::StreamNumbers::most_waiting || freed_for_drive_ > most_freed_silently)
     ask_stat();

@@ -22,8 +22,8 @@ STREAMS = int(10_000 * SCALE)
 class Negotiation(CsdTest):
     def test_status_says_which_generation_and_why(self):
         for device, line in (("emu:", 'dialect: v2 (capability page of "'),
-                             ("emu:?dialect=v1", "dialect: v1 (no capability page)"),
-                             ("emu:?dialect=v1-fixed", "dialect: v1 (no capability page)")):
+                             ("emu:?dialect=v1", "dialect: v1 (the capability command gave status 002h)"),
+                             ("emu:?dialect=v1-fixed", "dialect: v1 (the capability command gave status 002h)")):
             with self.subTest(device):
                 drive = self.mount(device)
                 self.assertIn(line, drive.text("status"))
