@@ -2,6 +2,7 @@
 // services. docs/relay-protocol.md section 7.
 #include <poll.h>
 
+#include <deque>
 #include <set>
 
 #include "libnvsock/host/dialect_v2.hpp"
@@ -35,10 +36,24 @@ class JoinedPort final : public CommandPort, public csd::CompletionQueue {
     while (!posted.empty()) {
       while (!posted.empty()) {
         Command& command = posted.pop();
-        command.done(command);
+        if (hold_tx && relay_v2::function_of(command) == relay_v2::function::tx) {
+          held.push_back(&command);
+        } else {
+          command.done(command);
+        }
       }
       client_->on_batch_end();
     }
+  }
+  // Of the tx that were held back, the first.
+  void let_go(size_t count) {
+    for (; count > 0; --count) {
+      Command& command = *held.front();
+      held.pop_front();
+      command.done(command);
+    }
+    client_->on_batch_end();
+    run();
   }
 
   // A controller reset: what waits in the drive ends with an unknown outcome.
@@ -53,6 +68,8 @@ class JoinedPort final : public CommandPort, public csd::CompletionQueue {
   csd::SessionTable* drive = nullptr;
   std::set<Command*> with_drive;
   CommandQueue posted;
+  bool hold_tx = false;
+  std::deque<Command*> held;
 };
 
 struct Told final : StreamObserver {
@@ -394,6 +411,33 @@ TEST_F(DatagramStreamTest, many_datagrams_share_a_command) {
   EXPECT_EQ(there.sends.size(), 1000u);
   EXPECT_EQ(there.sends.back(), "datagram 999");
   EXPECT_LT(dialect->session().batches_sent() - before, 20u);
+}
+
+// Nothing comes from the drive for those, so that it is asked for what it has taken.
+TEST_F(DatagramStreamTest, openings_that_are_given_up_at_once_use_up_no_numbers) {
+  start();
+  for (size_t i = 0; i < 3 * relay_v2::StreamNumbers::most_waiting; ++i) {
+    const StreamHandle opening = connect();
+    ASSERT_EQ(opening->state(), Stream::State::connecting) << i;
+    services.services.clear();
+  }
+}
+
+TEST_F(DatagramStreamTest, a_flow_that_is_opened_again_does_not_count_what_is_confirmed_of_the_one_before) {
+  open();
+  port.hold_tx = true;
+  EXPECT_EQ(write("old"), 0);
+  pass(400s);  // the drive forgets the quiet flow
+  EXPECT_EQ(write("newer"), 0);
+  const size_t unsent = stream->unsent();
+  EXPECT_EQ(unsent, 5 + relay_v2::datagram_cost);
+  port.let_go(1);
+  EXPECT_EQ(stream->unsent(), unsent);
+  port.hold_tx = false;
+  port.let_go(port.held.size());
+  service().connected();
+  port.run();
+  EXPECT_EQ(stream->unsent(), 0u);
 }
 
 }  // namespace
