@@ -102,8 +102,8 @@ void SessionTable::attach(Command& command, const HostName& host) {
   if (request->resume || ended_.contains(host, request->key.handle))
     return complete(command, status::vendor_errno(ESTALE));
   // What ended sessions have left to deliver counts as sessions once those are as many as there may be.
-  if (sessions_.size() >= options_.max_sessions || lingering_.left() >= options_.max_sessions ||
-      (options_.may_attach && !options_.may_attach(host))) {
+  if ((options_.may_attach && !options_.may_attach(host)) || sessions_.size() >= options_.max_sessions ||
+      lingering_.left() >= options_.max_sessions) {
     return complete(command, status::vendor_errno(ENOMEM));
   }
   const Session::Surroundings around{clock_, services_, completions_, lingering_, large_, small_, options_};
