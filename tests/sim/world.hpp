@@ -1,5 +1,5 @@
-// One run: a host with some streams, a drive with their services, the way between them, and faults for a
-// while.
+// One run: a host or two with some streams, a drive with their services, the ways between them, and faults
+// for a while; often also a stranger who wants what is theirs.
 #pragma once
 
 #include <cstdint>
