@@ -269,6 +269,8 @@ void SessionStream::fail(int error) {
   service_.reset();
   stash_.reset();
   queue_.clear();
+  done_ = lingering_;  // nobody is to be told
+  if (done_) return;
   Link<SessionStream>::unlist();
   if (fin_due_) drive_ended_ = false;  // the host was not told
   opened_due_ = window_due_ = fin_due_ = false;

@@ -1236,6 +1236,24 @@ TEST_F(SessionTest, stat_counts_what_lingers) {
   EXPECT_EQ(gone.lingering_lost, 5u);
 }
 
+TEST_F(SessionTest, a_flow_that_fails_while_it_lingers_is_gone) {
+  ServiceModel& service = open_datagram();
+  service.room = 0;
+  send(Frames().datagram(1, "late").reset(1));
+  EXPECT_EQ(table->delivery().waiting.connections, 1u);
+  service.send_error = EHOSTUNREACH;
+  service.make_room(100);
+  EXPECT_TRUE(service.closed);
+  send(Frames().add(FrameType::stat, 0));
+  const auto frames = fetch();
+  const Seen* const stat = find(frames, FrameType::stat, 0);
+  ASSERT_TRUE(stat);
+  EXPECT_EQ(
+      relay_v2::parse_counters({reinterpret_cast<const uint8_t*>(stat->payload.data()), stat->payload.size()})
+          .lingering_streams,
+      0u);
+}
+
 // --- memory ---
 
 TEST(SessionStreamTest, an_idle_stream_is_small) {
