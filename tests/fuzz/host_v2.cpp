@@ -356,6 +356,7 @@ class Run final : private ListenerObserver {
       most_taken_ = std::max<uint64_t>(most_taken_, batch->taken());
     }
     while (const auto frame = batch ? batch->next() : std::nullopt) {
+      if (frame->type == FrameType::accepted) reset_.erase(frame->stream);  // a number that is used again
       if (frame->type == FrameType::opened || frame->type == FrameType::accepted ||
           frame->type == FrameType::window)
         credit_[frame->stream] += frame->value;
