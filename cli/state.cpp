@@ -10,20 +10,22 @@ namespace {
 
 constexpr double patience = 10;  // seconds
 
-Result<void> show(const Invocation& run, const std::string& name) {
+Result<void> show(const Invocation& run, const std::string& name, bool json) {
   limit_time(run.timeout >= 0 ? run.timeout : patience);
   const Result<std::string> mount = choose_mount(run);
   if (!mount) return mount.error();
-  const Result<std::string> text = read_file(*mount + "/" + name);
+  const Result<std::string> text = read_file(*mount + "/" + name + (json ? ".json" : ""));
   if (!text) return text.error();
   std::fputs(text->c_str(), stdout);
   return {};
 }
 
 void add_file(CLI::App& app, Invocation& run, const char* name, const char* what) {
-  app.add_subcommand(name, what)->callback([&run, name] {
-    run.action = [&run, name] { return show(run, name); };
-  });
+  CLI::App* const command = app.add_subcommand(name, what);
+  const auto json = std::make_shared<bool>(false);
+  command->add_flag("--json", *json, "for programs, see docs/json.md");
+  command->callback(
+      [&run, name, json] { run.action = [&run, name, json] { return show(run, name, *json); }; });
 }
 
 Result<void> close_connection(const Invocation& run, const std::string& number) {

@@ -6,6 +6,7 @@
 
 #include "fuse/control_file.hpp"
 #include "fuse/mounted_drive.hpp"
+#include "fuse/status_json.hpp"
 #include "fuse/status_open.hpp"
 #include "fuse/status_text.hpp"
 #include "fuse/text_file.hpp"
@@ -19,6 +20,24 @@ std::optional<uid_t> told_to(const MountedDrive& drive, fuse_req_t request) {
   return drive.mount().access.owns_all(user) ? std::nullopt : std::optional(user);
 }
 
+std::vector<ForwardReport> forwards_told(const MountedDrive& drive, const std::optional<uid_t>& user) {
+  return user ? std::vector<ForwardReport>() : drive.forwarder().report();  // other users have none
+}
+
+void open_status_text(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+  open_status(drive, request, [](const StatusReport& report) { return text_of(report); });
+}
+
+void open_status_json(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+  open_status(drive, request, [&drive, user = told_to(drive, request)](const StatusReport& report) {
+    return json_of(report, forwards_told(drive, user), drive.publisher().report(user));
+  });
+}
+
+void open_connections_json(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+  open_text(drive.mount().files, request, json_of(report_connections(drive, told_to(drive, request))));
+}
+
 void open_connections(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
   open_text(drive.mount().files, request, text_of(report_connections(drive, told_to(drive, request))));
 }
@@ -28,17 +47,17 @@ void open_published(MountedDrive& drive, fuse_req_t request, const fuse_file_inf
 }
 
 void open_forwards(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
-  const bool all = !told_to(drive, request);  // other users have none
-  open_text(drive.mount().files, request,
-            text_of(all ? drive.forwarder().report() : std::vector<ForwardReport>()));
+  open_text(drive.mount().files, request, text_of(forwards_told(drive, told_to(drive, request))));
 }
 
 constexpr FixedFile rows[] = {
     {"tcp", 2, S_IFDIR | 0755, nullptr, nvsock::SocketType::stream},
-    {"status", 3, S_IFREG | 0444, open_status},
+    {"status", 3, S_IFREG | 0444, open_status_text},
     {"connections", 4, S_IFREG | 0444, open_connections},
     {"published", 7, S_IFREG | 0444, open_published},
     {"forwards", 9, S_IFREG | 0444, open_forwards},
+    {"status.json", 10, S_IFREG | 0444, open_status_json},
+    {"connections.json", 11, S_IFREG | 0444, open_connections_json},
     {"ctl", 8, S_IFREG | 0666, open_control},
     {"udp", 5, S_IFDIR | 0755, nullptr, nvsock::SocketType::datagram},
 };

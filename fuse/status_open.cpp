@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "fuse/mounted_drive.hpp"
-#include "fuse/status_text.hpp"
 #include "fuse/text_file.hpp"
 
 namespace csdfs {
@@ -15,15 +14,18 @@ constexpr auto patience = 1s;
 
 }  // namespace
 
-void open_status(MountedDrive& drive, fuse_req_t request, const fuse_file_info&) {
+void open_status(MountedDrive& drive, fuse_req_t request, StatusWriter write) {
   if (fuse_req_interrupted(request)) return void(fuse_reply_err(request, EINTR));
-  const auto open = std::make_shared<StatusOpen>(drive, request);
+  const auto open = std::make_shared<StatusOpen>(drive, request, std::move(write));
   drive.hold(open);
   open->start();
 }
 
-StatusOpen::StatusOpen(MountedDrive& drive, fuse_req_t request)
-    : drive_(drive), request_(request), timer_(nvsock::AsioClock(drive.mount().loop).make_timer()) {}
+StatusOpen::StatusOpen(MountedDrive& drive, fuse_req_t request, StatusWriter write)
+    : drive_(drive),
+      request_(request),
+      write_(std::move(write)),
+      timer_(nvsock::AsioClock(drive.mount().loop).make_timer()) {}
 
 void StatusOpen::start() {
   using Why = DriveReport::Why;
@@ -45,7 +47,7 @@ void StatusOpen::interrupted(fuse_req_t, void* self) {
 
 void StatusOpen::answer(const DriveReport& told) {
   const auto self = drive_.take(*this);
-  open_text(drive_.mount().files, std::exchange(request_, nullptr), text_of(report_status(drive_, told)));
+  open_text(drive_.mount().files, std::exchange(request_, nullptr), write_(report_status(drive_, told)));
 }
 
 void StatusOpen::fail(int error) {

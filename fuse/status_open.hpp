@@ -1,5 +1,5 @@
-// An open of MOUNT/status, which waits until the drive has told its counters: not longer than a second, so
-// that a drive that does not answer can be looked at too.
+// An open of MOUNT/status or MOUNT/status.json, which waits until the drive has told its counters: not longer
+// than a second, so that a drive that does not answer can be looked at too.
 //
 // Belongs to its drive from start() to the reply (MountedDrive::hold). Threads: event loop only. Nothing
 // blocks.
@@ -7,7 +7,9 @@
 
 #include <fuse_lowlevel.h>
 
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "fuse/status_report.hpp"
 #include "libnvsock/base/asio_clock.hpp"
@@ -16,12 +18,13 @@ namespace csdfs {
 
 class MountedDrive;
 
-// Answers OPEN of MOUNT/status, at once or later.
-void open_status(MountedDrive& drive, fuse_req_t request, const fuse_file_info& info);
+// Answers OPEN with what `write` makes of the report, at once or later.
+using StatusWriter = std::function<std::string(const StatusReport& report)>;
+void open_status(MountedDrive& drive, fuse_req_t request, StatusWriter write);
 
 class StatusOpen : public std::enable_shared_from_this<StatusOpen> {
  public:
-  StatusOpen(MountedDrive& drive, fuse_req_t request);
+  StatusOpen(MountedDrive& drive, fuse_req_t request, StatusWriter write);
   void start();
   void mount_ends() { fail(ENODEV); }
 
@@ -33,6 +36,7 @@ class StatusOpen : public std::enable_shared_from_this<StatusOpen> {
 
   MountedDrive& drive_;
   fuse_req_t request_;  // null: answered
+  const StatusWriter write_;
   const std::unique_ptr<nvsock::Clock::Timer> timer_;
 };
 

@@ -5,7 +5,6 @@
 #include <cstring>
 
 namespace csdfs {
-namespace {
 
 std::string_view name_of(ConnectionReport::State state) {
   switch (state) {
@@ -42,6 +41,8 @@ std::string_view sentence_of(DriveReport::Why why) {
   }
   return "?";
 }
+
+namespace {
 
 std::string text_of(const DriveReport& drive) {
   if (!drive.counters) return fmt::format("drive: {}\n", sentence_of(drive.why_none));

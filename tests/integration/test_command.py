@@ -3,6 +3,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import signal
@@ -278,6 +279,28 @@ class OnAMount(CommandTest):
             os.read(fd, 1)
         self.assertIn("there is no connection 4711", self.command("close", "4711", status=NO_DRIVE))
         self.assertIn(self.drive.path, self.run_command("list").decode())
+
+    def test_state_comes_as_json_with_the_fields_that_are_documented(self):
+        with open(f"{ROOT}/docs/json.md", encoding="utf-8") as page:
+            documented = set(re.findall(r"`(\w+)`", page.read()))
+        server = self.server(Server.echo, netns=self.inside)
+        where = self.command("forward", f"0:{server.port}").decode().split()[0]
+        self.command("publish", f"8080=127.0.0.1:{server.port}")
+        client = self.connect(where)
+        self.echoes(client)
+        status = json.loads(self.command("status", "--json"))
+        connections = json.loads(self.command("connections", "--json"))
+        for known in (status, status["connections"], status["commands"], status["session"], status["drive"],
+                      *status["forwards"], *status["published"], connections, *connections["connections"]):
+            self.assertLessEqual(set(known), documented)
+        self.assertEqual((status["format"], connections["format"]), (1, 1))
+        self.assertEqual((status["device"], status["dialect"]), (self.drive.device, "v2"))
+        self.assertEqual((status["session"]["state"], status["drive"]["streams_now"]), ("live", 1))
+        self.assertEqual(status["forwards"][0]["bytes_to_drive"], 1)
+        self.assertIs(status["published"][0]["listening"], True)
+        (row,) = connections["connections"]
+        self.assertEqual((row["address"], row["state"], row["pid"]), (f"127.0.0.1:{server.port}", "open", None))
+        self.assertEqual(row["client"], f"127.0.0.1:{client.getsockname()[1]}")
 
     def test_another_user_may_not_change_anything(self):
         drive = self.mount("emu:", options=["-o", "allow_other"])

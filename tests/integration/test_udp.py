@@ -14,6 +14,7 @@ import threading
 
 from harness.case import CsdTest, main
 from harness.descriptors import poll_now
+from harness.mount import ROOT_NAMES
 from harness.mount_abi import IOC_ERROR, IOC_INFO, IOC_INQ, IOC_LOCAL, IOC_PEER, IOC_SHUTDOWN, ioc, ioctl_int
 from harness.servers import POOL, pattern, port_of
 from harness.settings import SCALE, SHIM, SLOW
@@ -244,7 +245,7 @@ class Files(Udp):
                             for line in self.drive.connections_to(server.port)), self.drive.text("connections"))
 
     def test_names(self):
-        self.assertEqual(sorted(os.listdir(self.drive.path)), ["connections", "ctl", "forwards", "published", "status", "tcp", "udp"])
+        self.assertEqual(sorted(os.listdir(self.drive.path)), ROOT_NAMES)
         self.assertEqual(os.listdir(f"{self.drive.path}/udp"), [])
         flow, stream = (os.stat(f"{self.drive.path}/{kind}/127.0.0.1:53").st_ino for kind in ("udp", "tcp"))
         self.assertEqual((flow >> 62, stream >> 62), (3, 2))

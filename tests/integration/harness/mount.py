@@ -29,6 +29,9 @@ def emu(*options):
     chosen = ([f"dialect={DIALECT}"] if DIALECT else []) + list(options)
     return "emu:" + ("?" + "&".join(chosen) if chosen else "")
 
+# What is in the root of a mount.
+ROOT_NAMES = ["connections", "connections.json", "ctl", "forwards", "published", "status", "status.json", "tcp", "udp"]
+
 
 class Mount:
     """csdfs -f on a temporary directory, from start to a clean exit. `through` is a command line that runs it, as
