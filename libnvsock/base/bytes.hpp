@@ -1,9 +1,12 @@
-// Little-endian numbers in bytes from outside: one reader that cannot run over, one writer. Threads: any.
+// Little-endian numbers and texts in bytes from outside: one reader that cannot run over, one writer.
+// Threads: any.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string_view>
 
 namespace nvsock {
 
@@ -18,6 +21,12 @@ Number load_le(const uint8_t* from) {
 template <typename Number>
 void store_le(uint8_t* to, Number value) {
   for (size_t i = 0; i < sizeof value; ++i) to[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+// The text of a field of fixed size, up to its NUL or its end.
+inline std::string_view field_text(std::span<const uint8_t> field) {
+  const auto end = std::ranges::find(field, uint8_t{0});
+  return {reinterpret_cast<const char*>(field.data()), static_cast<size_t>(end - field.begin())};
 }
 
 // Takes fields off the front of a span. The first one that is not there fails the reader for good: every

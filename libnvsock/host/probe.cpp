@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "libnvsock/base/bytes.hpp"
 #include "libnvsock/base/quoted.hpp"
 #include "libnvsock/nvme/identify.hpp"
 #include "libnvsock/relay/v1.hpp"

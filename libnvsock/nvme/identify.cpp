@@ -1,9 +1,9 @@
 #include "libnvsock/nvme/identify.hpp"
 
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
+#include "libnvsock/base/bytes.hpp"
 #include "libnvsock/base/quoted.hpp"
 
 namespace nvsock {
@@ -47,11 +47,6 @@ std::string text_of(const Completion& failed) {
   char text[16];
   snprintf(text, sizeof text, "status %03xh", failed.status);
   return text;
-}
-
-std::string_view field_text(std::span<const uint8_t> field) {
-  const auto end = std::ranges::find(field, uint8_t{0});
-  return {reinterpret_cast<const char*>(field.data()), static_cast<size_t>(end - field.begin())};
 }
 
 Result<std::string> identify_model(asio::io_context& loop, CommandPort& port) {

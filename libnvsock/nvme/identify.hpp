@@ -33,9 +33,6 @@ Completion run_command(asio::io_context& loop, CommandPort& port, std::unique_pt
 // What became of a command that failed: "Connection timed out", "status 001h".
 std::string text_of(const Completion& failed);
 
-// The text of a field of fixed size, up to its NUL or its end.
-std::string_view field_text(std::span<const uint8_t> field);
-
 // Reads Identify Controller and returns the model, printable. On failure the sentence starts after the
 // device's name. Blocks for at most 30 s.
 Result<std::string> identify_model(asio::io_context& loop, CommandPort& port);

@@ -54,9 +54,8 @@ inline void encode_open(void* buffer, std::string_view node, std::string_view se
   std::copy(service.begin(), service.end(), bytes + node_size);
 }
 
-// The text of a fixed field, up to its NUL or its end.
 inline std::string_view field_text(const char* field, size_t size) {
-  return {field, static_cast<size_t>(std::find(field, field + size, '\0') - field)};
+  return nvsock::field_text({reinterpret_cast<const uint8_t*>(field), size});
 }
 
 }  // namespace nvsock::relay_v1
