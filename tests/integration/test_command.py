@@ -243,6 +243,27 @@ class OnAMount(CommandTest):
                                  env={**os.environ, "NVSOCK_MOUNT": self.drive.path})
             self.assertEqual(run.stdout, pattern(300_000) + b"end\n", run.stderr)
 
+    def test_with_the_configuration_for_ssh_its_programs_know_the_drive_by_name(self):
+        sshd = Sshd(self, self.inside)
+        place = self.scratch()
+        with open(f"{os.path.dirname(sshd.config)}/known_hosts", encoding="utf-8") as known:
+            key = known.read().replace("127.0.0.1 ", "csd ")
+        with open(f"{place}/known_hosts", "w", encoding="utf-8") as known:
+            known.write(key)
+        with open(f"{place}/config", "w", encoding="utf-8") as config:
+            config.write(f"UserKnownHostsFile {place}/known_hosts\nInclude {ROOT}/cli/50-nvsock.conf\n"
+                         f"Include {sshd.config}\n")
+        with open(f"{place}/file", "wb") as file:
+            file.write(pattern(300_000))
+        environment = {**os.environ, "PATH": f"{BUILD}/bin:{os.environ['PATH']}", "NVSOCK_MOUNT": self.drive.path}
+        for command in (["ssh", "-F", f"{place}/config", "csd", f"cmp - {place}/file"],
+                        ["scp", "-qF", f"{place}/config", f"{place}/file", f"csd:{place}/scp"],
+                        ["rsync", "-e", f"ssh -F {place}/config", f"csd:{place}/scp", f"{place}/rsync"],
+                        ["cmp", f"{place}/rsync", f"{place}/file"]):
+            run = subprocess.run(command, input=pattern(300_000), capture_output=True, timeout=30 * SLOW, check=False,
+                                 env=environment)
+            self.assertEqual(run.returncode, 0, (command, run.stderr))
+
     def test_forward_adds_lists_and_removes(self):
         server = self.server(Server.echo, netns=self.inside)
         where = self.command("forward", f"0:{server.port}").decode().split()[0]
