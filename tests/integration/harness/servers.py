@@ -11,6 +11,8 @@ from .settings import MIB, SLOW
 
 POOL = hashlib.shake_256(b"nvsock").digest(MIB)  # bytes that compress to nothing and repeat every MiB
 
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets
+
 
 def pattern(size):
     """The first `size` bytes of what Server.source sends and `pattern_digest` describes."""
@@ -63,7 +65,7 @@ class Peer:
 
     def reset(self):
         """Ends the connection with a RST."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.sock.close()
 
 
@@ -123,13 +125,16 @@ class Server:
             return self.peers[index]
 
     def close(self):
+        """Listens no more, and resets what is open: after an orderly end a window that happens to be shut keeps whoever
+        still sends waiting for a minute."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self.sock.close()
         self._thread.join(5)
         for peer in self.peers:
             with contextlib.suppress(OSError):
-                peer.sock.shutdown(socket.SHUT_RDWR)
+                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                peer.sock.shutdown(socket.SHUT_RDWR)  # wakes recv()
             peer.sock.close()
 
     # Handlers.
