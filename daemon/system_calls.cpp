@@ -65,7 +65,7 @@ constexpr const char* instrument_calls[] = {
     "arch_prctl", "getrlimit", "mincore", "mmap", "mprotect", "prlimit64", "process_vm_readv",
     "sched_setaffinity", "setrlimit",
     // files
-    "ftruncate", "mkdir", "pipe", "rename", "umask", "unlink"};
+    "ftruncate", "getdents", "mkdir", "pipe", "rename", "umask", "unlink"};
 #else
 constexpr std::array<const char*, 0> instrument_calls{};
 #endif
