@@ -36,8 +36,8 @@ connected() {
 
 identified() {
   expect '^cntrltype' nvme id-ctrl "/dev/$(controller)"
-  expect '^avscc\s*: 0x1' nvme id-ctrl "/dev/$(controller)"
-  expect '^ACS194 ' nvme effects-log "/dev/$(controller)"  # C2h, of the relay protocol
+  expect '^avscc *: 0x1$' nvme id-ctrl "/dev/$(controller)"
+  expect '^ACS194 ' nvme effects-log --csi=0 "/dev/$(controller)"  # C2h, of the relay protocol
   expect "/dev/$(namespace)" nvme list
 }
 
