@@ -9,8 +9,6 @@
 namespace nvsock::cli {
 namespace {
 
-constexpr double patience = 10;  // seconds
-
 // The two directions differ in their words.
 struct Words {
   const char* add;
@@ -39,7 +37,7 @@ std::vector<std::string> names_of(const std::string& table) {
 }
 
 Result<void> change(const Invocation& run, const Words& words, const Options& options) {
-  limit_time(run.timeout >= 0 ? run.timeout : patience);
+  limit_answer(run);
   const Result<std::string> mount = choose_mount(run);
   if (!mount) return mount.error();
   const std::string table = *mount + "/" + words.table;

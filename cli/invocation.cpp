@@ -51,4 +51,9 @@ void limit_time(double seconds) {
   });
 }
 
+void limit_answer(const Invocation& run) {
+  constexpr double patience = 10;
+  limit_time(run.timeout >= 0 ? run.timeout : patience);
+}
+
 }  // namespace nvsock::cli

@@ -28,6 +28,8 @@ Exit exit_status(const Error& error);
 // From now on the program ends with a sentence and Exit::timed_out after so long, whatever it waits for: a
 // daemon that is stopped, or a drive. 0: no more, and no thread but the caller's is left.
 void limit_time(double seconds);
+// The same for what csdfs answers at once: --timeout, or 10 seconds.
+void limit_answer(const Invocation& run);
 
 void add_connect(CLI::App& app, Invocation& run);
 void add_forward(CLI::App& app, Invocation& run);  // forward, publish

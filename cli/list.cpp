@@ -13,8 +13,6 @@
 namespace nvsock::cli {
 namespace {
 
-constexpr double patience = 10;  // seconds
-
 void print_row(const std::string& device, const std::string& model, const std::string& dialect,
                const std::string& connections, const std::string& mount) {
   std::printf("%-32s %-40s %-9s %11s  %s\n", device.c_str(), model.c_str(), dialect.c_str(),
@@ -33,7 +31,7 @@ std::vector<std::string> controllers() {
 }
 
 Result<void> list(const Invocation& run) {
-  limit_time(run.timeout >= 0 ? run.timeout : patience);
+  limit_answer(run);
   print_row("DEVICE", "MODEL", "DIALECT", "CONNECTIONS", "MOUNT");
   std::vector<std::string> shown;
   for (const std::string& mount : mounts()) {

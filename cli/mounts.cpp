@@ -7,28 +7,12 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
-#include "libnvsock/base/quoted.hpp"
+#include "libnvsock/base/mount_table.hpp"
 
 namespace nvsock::cli {
 namespace {
-
-// A field of mountinfo: blanks, backslashes and newlines are octal there (proc(5)).
-std::string unescaped(std::string_view field) {
-  std::string text;
-  for (size_t i = 0; i < field.size(); ++i) {
-    if (field[i] == '\\' && i + 3 < field.size()) {
-      text += static_cast<char>((field[i + 1] - '0') * 64 + (field[i + 2] - '0') * 8 + (field[i + 3] - '0'));
-      i += 3;
-    } else {
-      text += field[i];
-    }
-  }
-  return text;
-}
 
 // Two names of one drive: options make no difference, nor symbolic links.
 std::string bare(std::string_view device) {
@@ -53,13 +37,8 @@ Result<std::string> read_all(int fd) {
 
 std::vector<std::string> mounts() {
   std::vector<std::string> found;
-  std::ifstream table("/proc/self/mountinfo");
-  for (std::string line; std::getline(table, line);) {
-    if (line.find(" - fuse.csdfs ") == line.npos) continue;
-    std::istringstream fields(line);
-    std::string field;
-    for (int i = 0; i < 5; ++i) fields >> field;
-    found.push_back(unescaped(field));
+  for (MountEntry& entry : mount_table()) {
+    if (entry.type == "fuse.csdfs") found.push_back(std::move(entry.place));
   }
   return found;
 }

@@ -22,6 +22,7 @@
 #include "cli/pump.hpp"
 #include "daemon/privileges.hpp"
 #include "daemon/run_loop.hpp"
+#include "libnvsock/base/reset_on_close.hpp"
 #include "libnvsock/device.hpp"
 #include "libnvsock/forward/forward.hpp"
 
@@ -29,7 +30,6 @@ namespace nvsock::cli {
 namespace {
 
 constexpr std::chrono::microseconds busy_poll{50};  // as csdfs has it
-constexpr double patience = 10;                     // seconds, for csdfs
 constexpr std::chrono::seconds farewell{5};         // for what was accepted from clients that have ended
 
 struct Options {
@@ -109,14 +109,12 @@ Result<void> relay_one(const Invocation& run, const Options& options, const std:
   const int client = accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (client < 0) return Error{errno, std::string("accept: ") + std::strerror(errno)};
   close(listening);
-  const linger at_once{.l_onoff = 1, .l_linger = 0};
-  setsockopt(client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  reset_on_close(client, true);
   const Result<int> connection = open_connection(mount, spec.inside);
   if (!connection) return connection.error();
   const Result<void> result = pump(*connection, client, client);
   if (!result) return result;
-  const linger in_order{};
-  setsockopt(client, SOL_SOCKET, SO_LINGER, &in_order, sizeof in_order);
+  reset_on_close(client, false);
   return {};
 }
 
@@ -166,7 +164,7 @@ Result<void> relay_by_device(const Invocation& run, const Options& options, Forw
 }
 
 Result<void> relay(const Invocation& run, const Options& options) {
-  limit_time(run.timeout >= 0 ? run.timeout : patience);
+  limit_answer(run);
   const Result<std::string> text = spec_of(options);
   if (!text) return text.error();
   Result<std::vector<ForwardSpec>> specs = parse_forward(*text);

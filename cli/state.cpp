@@ -8,10 +8,8 @@
 namespace nvsock::cli {
 namespace {
 
-constexpr double patience = 10;  // seconds
-
 Result<void> show(const Invocation& run, const std::string& name, bool json) {
-  limit_time(run.timeout >= 0 ? run.timeout : patience);
+  limit_answer(run);
   const Result<std::string> mount = choose_mount(run);
   if (!mount) return mount.error();
   const Result<std::string> text = read_file(*mount + "/" + name + (json ? ".json" : ""));
@@ -29,7 +27,7 @@ void add_file(CLI::App& app, Invocation& run, const char* name, const char* what
 }
 
 Result<void> close_connection(const Invocation& run, const std::string& number) {
-  limit_time(run.timeout >= 0 ? run.timeout : patience);
+  limit_answer(run);
   const Result<std::string> mount = choose_mount(run);
   if (!mount) return mount.error();
   Result<Control> control = Control::open(*mount);

@@ -4,8 +4,10 @@
 #include <cerrno>
 #include <utility>
 
+#include "fuse/words.hpp"
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/base/quoted.hpp"
+#include "libnvsock/base/uri.hpp"
 
 namespace csdfs {
 
@@ -19,26 +21,17 @@ using nvsock::SocketType;
 namespace {
 
 constexpr AccessKind all_kinds[] = {AccessKind::tcp, AccessKind::udp, AccessKind::listen};
-constexpr std::string_view blanks = " \t\r";
 
 Error invalid(std::string text) {
   return {EINVAL, std::move(text)};
 }
 
-std::string_view take_until(std::string_view& text, std::string_view ends) {
-  const std::string_view taken = text.substr(0, text.find_first_of(ends));
-  text.remove_prefix(std::min(taken.size() + 1, text.size()));
-  return taken;
-}
-
 // Of a line; its comment is left out.
-std::vector<std::string_view> words_of(std::string_view line) {
-  std::vector<std::string_view> words;
-  while (true) {
-    line.remove_prefix(std::min(line.find_first_not_of(blanks), line.size()));
-    if (line.empty() || line.front() == '#') return words;
-    words.push_back(take_until(line, blanks));
-  }
+Words rule_words(std::string_view line) {
+  Words words = words_of(line);
+  words.erase(std::ranges::find_if(words, [](std::string_view word) { return word.starts_with('#'); }),
+              words.end());
+  return words;
 }
 
 // Where a connection gets to: Linux takes the address of no host for the loopback address, and one
@@ -81,7 +74,7 @@ class AccessRules::Parser {
   explicit Parser(const Accounts& accounts) : accounts_(accounts) {}
 
   Result<void> add(std::string_view line, unsigned number) {
-    const std::vector<std::string_view> words = words_of(line);
+    const Words words = rule_words(line);
     if (words.empty()) return {};
     if (words[0] != "allow" && words[0] != "deny")
       return invalid(quoted(words[0]) + " is neither allow nor deny");
@@ -110,7 +103,7 @@ class AccessRules::Parser {
   Result<std::vector<Who>> parse_who(std::string_view list) {
     std::vector<Who> who;
     do {
-      const std::string_view word = take_until(list, ",");
+      const std::string_view word = nvsock::take_until(list, ',');
       const bool group = word.starts_with('%');
       const std::string_view name = word.substr(group ? 1 : 0);
       if (word == "*") {
@@ -129,7 +122,7 @@ class AccessRules::Parser {
     std::vector<AccessKind> kinds;
     if (list == "*") return std::vector(std::begin(all_kinds), std::end(all_kinds));
     do {
-      const std::string_view word = take_until(list, ",");
+      const std::string_view word = nvsock::take_until(list, ',');
       const auto* const kind =
           std::ranges::find_if(all_kinds, [&](AccessKind known) { return name_of(known) == word; });
       if (kind == std::end(all_kinds)) return invalid(quoted(word) + " is none of tcp, udp, listen and *");
@@ -158,7 +151,7 @@ Result<AccessRules> AccessRules::parse(std::string_view text, const std::string&
                                        const Accounts& accounts) {
   Parser parser(accounts);
   for (unsigned number = 1; !text.empty(); ++number) {
-    const Result<void> added = parser.add(take_until(text, "\n"), number);
+    const Result<void> added = parser.add(nvsock::take_until(text, '\n'), number);
     if (!added) {
       return Error{added.error().code, file + ":" + std::to_string(number) + ": " + added.error().text};
     }

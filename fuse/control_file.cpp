@@ -10,6 +10,7 @@
 #include "fuse/connection.hpp"
 #include "fuse/mounted_drive.hpp"
 #include "fuse/text_file.hpp"
+#include "fuse/words.hpp"
 #include "libnvsock/base/number.hpp"
 #include "libnvsock/base/quoted.hpp"
 #include "libnvsock/socket/program_errno.hpp"
@@ -37,20 +38,6 @@ const std::string help =
     "                                  until this descriptor is closed\n"
     "unforward NAME                    end that, and the connections made so; NAME as in `forwards`\n"
     "close N                           end connection N of `connections`, as a reset\n";
-
-using Words = std::vector<std::string_view>;
-
-Words split(std::string_view line) {
-  constexpr std::string_view blanks = " \t\r";
-  Words words;
-  while (true) {
-    line.remove_prefix(std::min(line.find_first_not_of(blanks), line.size()));
-    if (line.empty()) return words;
-    const std::string_view word = line.substr(0, line.find_first_of(blanks));
-    words.push_back(word);
-    line.remove_prefix(word.size());
-  }
-}
 
 // A write whose answer is the drive's.
 struct Publishing {
@@ -98,7 +85,7 @@ class ControlFile final : public OpenFile {
     if (line.size() > longest_line) {
       return refuse(request, {EINVAL, "a command is longer than " + std::to_string(longest_line) + " bytes"});
     }
-    const Words words = split(line);
+    const Words words = words_of(line);
     Result<void> done;
     if (words.size() == 3 && words[0] == "publish") {
       return publish(request, taken, words);

@@ -11,7 +11,7 @@
 #include <cstring>
 #include <utility>
 
-#include "fuse/mount_table.hpp"
+#include "libnvsock/base/mount_table.hpp"
 
 namespace csdfs {
 namespace {
@@ -64,8 +64,8 @@ nvsock::Result<void> Mountpoint::unmount() {
   const std::string where = place();
   const int below = mount_of(directory_);
   let_go();
-  const auto table = mount_table();
-  const auto ours = std::ranges::find_if(table, [&](const MountEntry& entry) {
+  const auto table = nvsock::mount_table();
+  const auto ours = std::ranges::find_if(table, [&](const nvsock::MountEntry& entry) {
     return entry.parent == below && entry.place == where && entry.type == "fuse.csdfs";
   });
   if (ours == table.end()) return {};

@@ -15,7 +15,7 @@
 #include <cstring>
 #include <utility>
 
-#include "fuse/mount_table.hpp"
+#include "libnvsock/base/mount_table.hpp"
 
 namespace csdfs {
 namespace {
@@ -26,7 +26,7 @@ constexpr std::chrono::milliseconds patience{3000};
 // The type of the topmost mount on an absolute path.
 std::string mounted_type(const std::string& path) {
   std::string type;
-  for (MountEntry& entry : mount_table()) {
+  for (nvsock::MountEntry& entry : nvsock::mount_table()) {
     if (entry.place == path) type = std::move(entry.type);
   }
   return type;

@@ -128,8 +128,7 @@ Result<std::vector<ForwardSpec>> parse_vsock(std::string_view whole) {
                       parts);
 }
 
-}  // namespace
-
+// What to listen on; an empty BIND is none.
 Result<ForwardSpec> listen_spec(std::string_view bind, uint16_t port) {
   const std::string behind = ":" + std::to_string(port);
   if (bind.empty() || bind == "localhost") {
@@ -147,6 +146,8 @@ Result<ForwardSpec> listen_spec(std::string_view bind, uint16_t port) {
   const std::string host = address->kind == Endpoint::Kind::ipv6 ? "[" + address->host + "]" : address->host;
   return ForwardSpec{.name = host + behind, .listen = {host + behind}, .inside = {}};
 }
+
+}  // namespace
 
 Result<std::vector<ForwardSpec>> parse_forward(std::string_view text) {
   if (text.starts_with("udp/")) return wrong(text, "UDP is not forwarded");

@@ -37,7 +37,4 @@ inline constexpr size_t max_forwards = 1024;
 // One for each port, at least one. EINVAL with a sentence that quotes what is wrong.
 Result<std::vector<ForwardSpec>> parse_forward(std::string_view text);
 
-// What to listen on for BIND and PORT as above; an empty BIND is none.
-Result<ForwardSpec> listen_spec(std::string_view bind, uint16_t port);
-
 }  // namespace nvsock

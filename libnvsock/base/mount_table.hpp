@@ -1,11 +1,11 @@
 // The kernel's table of mounts, /proc/self/mountinfo: asking a path itself could wait for a daemon.
-// Threads: any.
+// Blocks for that file alone. Threads: any.
 #pragma once
 
 #include <string>
 #include <vector>
 
-namespace csdfs {
+namespace nvsock {
 
 struct MountEntry {
   int id = 0;
@@ -17,4 +17,4 @@ struct MountEntry {
 // In the order of the kernel: of mounts on the same place, the topmost is the last.
 std::vector<MountEntry> mount_table();
 
-}  // namespace csdfs
+}  // namespace nvsock

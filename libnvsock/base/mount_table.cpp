@@ -1,10 +1,10 @@
-#include "fuse/mount_table.hpp"
+#include "libnvsock/base/mount_table.hpp"
 
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
-namespace csdfs {
+namespace nvsock {
 namespace {
 
 // Undoes the octal escapes of /proc/self/mountinfo (space, tab, newline, backslash).
@@ -39,4 +39,4 @@ std::vector<MountEntry> mount_table() {
   return table;
 }
 
-}  // namespace csdfs
+}  // namespace nvsock
