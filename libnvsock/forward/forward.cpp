@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "libnvsock/base/reset_on_close.hpp"
@@ -25,27 +26,56 @@ std::string with_port_of(const std::string& address, const std::string& chosen) 
   return address.substr(0, address.rfind(':')) + chosen.substr(chosen.rfind(':'));
 }
 
-}  // namespace
+bool takes_any_port(std::string_view name) {
+  return name == "0" || name.ends_with(":0");
+}
 
-Result<std::unique_ptr<Forward>> Forward::open(asio::io_context& loop, BufferPool& pool, ForwardSpec spec,
-                                               Connect connect, Options options) {
-  std::vector<ListeningSocket> sockets;
+using Sockets = std::vector<ListeningSocket>;
+
+// All of them with the first one's port. `rejected` has it where another address has it in use.
+Result<Sockets> listen_once(const std::vector<std::string>& addresses, Sockets& rejected) {
+  Sockets sockets;
   Error last;
-  for (const std::string& address : spec.listen) {
+  for (const std::string& address : addresses) {
     const std::string where =
-        !sockets.empty() && address.ends_with(":0") ? with_port_of(address, sockets.front().text()) : address;
+        !sockets.empty() && takes_any_port(address) ? with_port_of(address, sockets.front().text()) : address;
     Result<ListeningSocket> socket =
         ListeningSocket::open(where, {.backlog = backlog, .only_ipv6 = true, .unix_mode = owner_only});
     if (socket) {
       sockets.push_back(std::move(*socket));
-    } else if (spec.listen.size() > 1 && is_missing_family(socket.error().code)) {
+    } else if (addresses.size() > 1 && is_missing_family(socket.error().code)) {
       last = socket.error();
     } else {
+      if (!sockets.empty()) rejected.push_back(std::move(sockets.front()));
       return socket.error();
     }
   }
   if (sockets.empty()) return last;
-  if (spec.name == "0" || spec.name.ends_with(":0")) {
+  return sockets;
+}
+
+// A port that is free at one address may be taken at the next. What was rejected is held meanwhile, so that
+// the kernel chooses another one.
+Result<Sockets> listen_on(const std::vector<std::string>& addresses) {
+  constexpr int tries = 16;
+  Sockets rejected;
+  Result<Sockets> sockets = listen_once(addresses, rejected);
+  for (int i = 1;
+       i < tries && !sockets && sockets.error().code == EADDRINUSE && takes_any_port(addresses.front());
+       ++i) {
+    sockets = listen_once(addresses, rejected);
+  }
+  return sockets;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Forward>> Forward::open(asio::io_context& loop, BufferPool& pool, ForwardSpec spec,
+                                               Connect connect, Options options) {
+  Result<Sockets> listening = listen_on(spec.listen);
+  if (!listening) return listening.error();
+  Sockets sockets = std::move(*listening);
+  if (takes_any_port(spec.name)) {
     const std::string& chosen = sockets.front().text();
     spec.name = spec.name == "0" ? chosen.substr(chosen.rfind(':') + 1) : with_port_of(spec.name, chosen);
   }

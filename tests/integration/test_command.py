@@ -107,6 +107,19 @@ class Relay(CommandTest):
         self.assertEqual(process.wait(10 * SLOW), DONE)
         self.assertFalse(os.path.exists(path))
 
+    def test_a_port_that_is_free_at_one_address_alone_is_not_chosen(self):
+        place = self.netns()
+        self.output(place.spawn(["sysctl", "-qw", "net.ipv4.ip_local_port_range=20000 20003"], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE))
+        for port in range(20000, 20003):
+            self.server(Server.manual, netns=place, address="::1", port=port)
+        relay = place.spawn([NVSOCK, "relay", "-d", "emu:", "--listen", "tcp:0"], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, text=True)
+        self.addCleanup(relay.stdout.close)
+        self.addCleanup(relay.wait)
+        self.addCleanup(relay.kill)
+        self.assertIn("127.0.0.1:20003 and [::1]:20003", relay.stdout.readline())
+
     def test_of_four_relays_the_fifth_is_reset_and_the_next_one_works(self):
         server = self.server(Server.manual)
         process, where = self.relay("emu:?dialect=v1", server.port)
