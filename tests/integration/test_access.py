@@ -59,25 +59,22 @@ class Others(CsdTest):
             return False
         return True
 
-    def logged(self, text):
-        eventually(lambda: text in self.drive.log(), 5, f"{text!r} in {self.drive.log()!r}")
-
     def reload(self, says):
         self.drive.process.send_signal(signal.SIGHUP)
-        self.logged(says)
+        self.drive.logged(says)
 
 
 class WithoutRules(Others):
     def test_others_may_open_nothing_and_the_start_says_so(self):
         drive = self.shared()
-        self.logged("csdfs: warning: allow_other without access rules: other users may open nothing; say what they may "
+        self.drive.logged("csdfs: warning: allow_other without access rules: other users may open nothing; say what they may "
                     "with -o access=FILE")
         alice = self.person(ALICE)
         for path in (self.file(), self.file(kind="udp"), f"{drive.path}/tcp/127.0.0.1/{self.echo.port}"):
             self.assertFalse(self.may(alice, path))
         with self.raises_errno(errno.EACCES):
             alice.writes(f"{drive.path}/ctl", "publish 8080 127.0.0.1:80\n")
-        self.logged(f"user {ALICE}, process {alice.pid}, may not open tcp/127.0.0.1:{self.echo.port}: there is no access "
+        self.drive.logged(f"user {ALICE}, process {alice.pid}, may not open tcp/127.0.0.1:{self.echo.port}: there is no access "
                     "file")
         self.close(self.fd(drive.open(self.echo.port)))
         self.assertTrue(self.may(self.person(0), self.file()))
@@ -103,9 +100,9 @@ class Rules(Others):
         alice, bob = self.person(ALICE), self.person(BOB)
         self.assertTrue(self.may(alice, self.file()))
         self.assertFalse(self.may(bob, self.file()))
-        self.logged(f"user {BOB}, process {bob.pid}, may not open tcp/127.0.0.1:{port}: line 3 of {self.directory}/rules")
+        self.drive.logged(f"user {BOB}, process {bob.pid}, may not open tcp/127.0.0.1:{port}: line 3 of {self.directory}/rules")
         self.assertFalse(self.may(alice, self.file(port=port + 1)))
-        self.logged(f"tcp/127.0.0.1:{port + 1}: no rule of {self.directory}/rules allows it")
+        self.drive.logged(f"tcp/127.0.0.1:{port + 1}: no rule of {self.directory}/rules allows it")
         self.assertTrue(self.may(alice, self.file(kind="udp")))
         self.assertFalse(self.may(bob, self.file(kind="udp")))
         self.assertTrue(self.may(bob, self.file(kind="udp", port=port + 1)))
@@ -131,7 +128,7 @@ class Rules(Others):
         for host in ("127.0.0.1", "[::ffff:127.0.0.1]", "::ffff:7f00:1", "0.0.0.0", "[::FFFF:0.0.0.0]"):
             with self.subTest(host=host):
                 self.assertFalse(self.may(alice, f"{self.drive.path}/tcp/{host}/{port}"))
-        self.logged("line 1 of")
+        self.drive.logged("line 1 of")
 
     def test_names_are_compared_as_they_are(self):
         self.shared("allow * tcp LocalHost:*\n")
@@ -216,7 +213,7 @@ class Own(Others):
                 self.ctl(person, f"publish {port} 127.0.0.1:{service.port}\n")
         with self.raises_errno(errno.EACCES):
             self.ctl(self.alice, f"publish 0.0.0.0:8080 127.0.0.1:{service.port}\n")
-        self.logged(f"may not publish at 127.0.0.1:8081: no rule of {self.directory}/rules")
+        self.drive.logged(f"may not publish at 127.0.0.1:8081: no rule of {self.directory}/rules")
         self.ctl(self.alice, f"publish 8080 127.0.0.1:{service.port}\n")
         client = self.inside.run(socket.create_connection, ("127.0.0.1", 8080), 10 * SLOW)
         self.addCleanup(client.close)

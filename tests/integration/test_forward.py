@@ -3,38 +3,24 @@
 
 import errno
 import hashlib
-import http.server
 import os
 import select
 import socket
 import stat
 import subprocess
 import tempfile
-import threading
 
 from harness.case import CsdTest, main
 from harness.descriptors import poll_now
 from harness.mount import Mount
 from harness.process import cpu_ticks
-from harness.servers import Hole, Peer, Server, closed_port, pattern, pattern_digest
+from harness.servers import Hole, Peer, Server, closed_port, pattern, pattern_digest, web_server
 from harness.settings import CSDFS, MIB, SCALE, SLOW
 from harness.target import Target, uri
 from harness.wait import Call, eventually
 
 BULK = int(20 * MIB * SCALE)
 MOST_CONNECTIONS = 256
-
-
-def command(mount, line):
-    """One command and its answer; raises OSError as a write to ctl does, with the answer as its text."""
-    fd = os.open(f"{mount.path}/ctl", os.O_RDWR)
-    try:
-        os.write(fd, line.encode())
-        return os.read(fd, 65536).decode()
-    except OSError as error:
-        raise OSError(error.errno, os.read(fd, 65536).decode()) from error
-    finally:
-        os.close(fd)
 
 
 class Forwarded(CsdTest):
@@ -49,7 +35,7 @@ class Forwarded(CsdTest):
 
     def forward(self, server):
         """Returns the port that was chosen."""
-        answer = command(self.drive, f"forward 0:{server.port}\n")
+        answer = self.drive.command(f"forward 0:{server.port}\n")
         return int(answer.split()[0].rsplit(":", 1)[1])
 
     def connect(self, port, address="127.0.0.1"):
@@ -63,31 +49,13 @@ class Forwarded(CsdTest):
 
     def row(self, name):
         """The line of `forwards` as a dictionary, None when there is none."""
-        lines = self.drive.text("forwards").splitlines()
-        for line in lines[1:]:
-            row = dict(zip(lines[0].split(), line.split(None, 7)))
-            if row["ON-HOST"] == str(name):
-                return row
-        return None
-
-    def logged(self, text):
-        eventually(lambda: text in self.drive.log(), 5, f"{text!r} in {self.drive.log()!r}")
+        return self.drive.row("forwards", lambda row: row["ON-HOST"] == str(name))
 
 
 class Connections(Forwarded):
     def test_curl_reaches_a_web_server_in_the_drive(self):
-        directory = self.scratch()
-        with open(f"{directory}/page", "wb") as page:
-            page.write(pattern(300_000))
-        handler = type("Handler", (http.server.SimpleHTTPRequestHandler,), {
-            "__init__": lambda self, *arguments: http.server.SimpleHTTPRequestHandler.__init__(
-                self, *arguments, directory=directory),
-            "log_message": lambda *_: None})
-        web = self.inside.run(http.server.ThreadingHTTPServer, ("127.0.0.1", 0), handler)
-        self.addCleanup(web.server_close)
-        self.addCleanup(web.shutdown)
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        answer = command(self.drive, f"forward 0:{web.server_port}\n")
+        port = web_server(self, pattern(300_000), self.inside)
+        answer = self.drive.command(f"forward 0:{port}\n")
         for where in answer.split(" and "):
             curl = ["curl", "-sS", "--max-time", "20", f"http://{where.strip()}/page"]
             self.assertEqual(self.output(self.process(curl)), pattern(300_000))
@@ -152,11 +120,11 @@ class Connections(Forwarded):
         self.assertEqual(server.peer(1).error, errno.ECONNRESET)
 
     def test_a_refused_connection_is_reset(self):
-        answer = command(self.drive, f"forward 0:{closed_port(self.inside)}\n")
+        answer = self.drive.command(f"forward 0:{closed_port(self.inside)}\n")
         port = int(answer.split()[0].rsplit(":", 1)[1])
         with self.raises_errno(errno.ECONNRESET):
             self.connect(port).recv(1)
-        self.logged("Connection refused")
+        self.drive.logged("Connection refused")
         eventually(lambda: self.row(port)["NOW"] == "0")
         self.assertEqual(self.row(port)["FAILED"], "1")
 
@@ -179,7 +147,7 @@ class Connections(Forwarded):
         eventually(lambda: self.row(port)["NOW"] == str(MOST_CONNECTIONS))
         with self.raises_errno(errno.ECONNRESET):
             self.connect(port).recv(1)
-        self.logged(f"forward {port}: {MOST_CONNECTIONS} connections are open, which is the limit")
+        self.drive.logged(f"forward {port}: {MOST_CONNECTIONS} connections are open, which is the limit")
         for client in clients:
             client.close()
         eventually(lambda: self.row(port)["NOW"] == "0", 20)
@@ -219,10 +187,10 @@ class Commands(Forwarded):
         """The write fails, and both the log and the next read tell why."""
         with self.subTest(line):
             with self.assertRaises(OSError) as raised:
-                command(self.drive, line)
+                self.drive.command(line)
             self.assertEqual(raised.exception.errno, number)
             self.assertIn(sentence, raised.exception.strerror)
-            self.logged(sentence)
+            self.drive.logged(sentence)
 
     def test_what_is_malformed_is_einval_and_a_sentence(self):
         for spec, sentence in (
@@ -267,7 +235,7 @@ class Commands(Forwarded):
         with self.raises_errno(errno.ECONNREFUSED):
             self.connect(first)
         server = self.service(Server.echo)
-        command(self.drive, f"forward {first}-{first + 2},~{first + 2}:{server.port - 1}-{server.port + 1}\n")
+        self.drive.command(f"forward {first}-{first + 2},~{first + 2}:{server.port - 1}-{server.port + 1}\n")
         self.echoes(self.connect(first + 1))
         self.assertEqual(self.row(first)["INSIDE"], f"127.0.0.1:{server.port - 1}")
 
@@ -278,7 +246,7 @@ class Commands(Forwarded):
         self.echoes(client)
         self.refused(f"forward no-rebind {port}:{second.port}\n", errno.EADDRINUSE,
                      f"{port} leads to 127.0.0.1:{first.port} already")
-        command(self.drive, f"forward {port}:{second.port}\n")
+        self.drive.command(f"forward {port}:{second.port}\n")
         self.assertEqual(self.connect(port).makefile("rb").read(5), pattern(5))
         self.echoes(client)
 
@@ -287,7 +255,7 @@ class Commands(Forwarded):
         port = self.forward(server)
         client = self.connect(port)
         self.echoes(client)
-        command(self.drive, f"unforward {port}\n")
+        self.drive.command(f"unforward {port}\n")
         with self.raises_errno(errno.ECONNRESET):
             client.recv(1)
         with self.raises_errno(errno.ECONNREFUSED):
@@ -295,7 +263,7 @@ class Commands(Forwarded):
         self.assertTrue(server.peer().ended.wait(5))
         self.assertEqual(server.peer().error, errno.ECONNRESET)
         self.assertIsNone(self.row(port))
-        command(self.drive, f"forward {port}:{server.port}\n")
+        self.drive.command(f"forward {port}:{server.port}\n")
         self.echoes(self.connect(port))
 
     def test_a_shell_reads_the_port_that_was_chosen(self):
@@ -310,14 +278,14 @@ class Commands(Forwarded):
         port = self.forward(server)
         with self.raises_errno(errno.ECONNREFUSED):
             self.connect(port, "127.0.0.2")
-        command(self.drive, f"unforward {port}\n")
-        command(self.drive, f"forward 127.0.0.2:{port}:{server.port}\n")
-        everywhere = int(command(self.drive, f"forward *:0:{server.port}\n").split()[0].rsplit(":", 1)[1])
+        self.drive.command(f"unforward {port}\n")
+        self.drive.command(f"forward 127.0.0.2:{port}:{server.port}\n")
+        everywhere = int(self.drive.command(f"forward *:0:{server.port}\n").split()[0].rsplit(":", 1)[1])
         for address, where in (("127.0.0.2", port), ("127.0.0.3", everywhere), ("::1", everywhere)):
             self.echoes(self.connect(where, address))
         with self.raises_errno(errno.ECONNREFUSED):
             self.connect(port, "127.0.0.1")
-        command(self.drive, f"unforward *:{everywhere}\n")
+        self.drive.command(f"unforward *:{everywhere}\n")
 
 
 class UnixSockets(Forwarded):
@@ -333,15 +301,15 @@ class UnixSockets(Forwarded):
 
     def test_it_is_its_owner_s_and_goes_with_the_forward(self):
         server = self.service(Server.echo)
-        command(self.drive, f"forward unix:{self.path}:{server.port}\n")
+        self.drive.command(f"forward unix:{self.path}:{server.port}\n")
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
         client = self.client()
         client.sendall(pattern(300_000))
         client.shutdown(socket.SHUT_WR)
         self.assertEqual(client.makefile("rb").read(), pattern(300_000))
-        command(self.drive, f"unforward unix:{self.path}\n")
+        self.drive.command(f"unforward unix:{self.path}\n")
         self.assertFalse(os.path.exists(self.path))
-        command(self.drive, f"forward unix:{self.path}:localhost:{server.port}\n")
+        self.drive.command(f"forward unix:{self.path}:localhost:{server.port}\n")
         self.drive.terminate()
         self.assertFalse(os.path.exists(self.path))
 
@@ -351,19 +319,19 @@ class UnixSockets(Forwarded):
         live.bind(self.path)
         live.listen()
         with self.raises_errno(errno.EADDRINUSE):
-            command(self.drive, f"forward unix:{self.path}:{server.port}\n")
-        self.logged("somebody listens there")
+            self.drive.command(f"forward unix:{self.path}:{server.port}\n")
+        self.drive.logged("somebody listens there")
         live.close()
-        command(self.drive, f"forward unix:{self.path}:{server.port}\n")
+        self.drive.command(f"forward unix:{self.path}:{server.port}\n")
         self.echoes(self.client())
         self.drive.kill()
         self.assertTrue(os.path.exists(self.path))
         self.drive = self.mount(f"emu:?netns={self.inside.name}")
-        command(self.drive, f"forward unix:{self.path}:{server.port}\n")
+        self.drive.command(f"forward unix:{self.path}:{server.port}\n")
         self.echoes(self.client())
 
     def test_a_refused_connection_ends(self):
-        command(self.drive, f"forward unix:{self.path}:{closed_port(self.inside)}\n")
+        self.drive.command(f"forward unix:{self.path}:{closed_port(self.inside)}\n")
         self.assertEqual(self.client().recv(1), b"")
 
 
@@ -372,7 +340,7 @@ class DriveAway(CsdTest):
         server = self.server(Server.echo)
         target = Target(self, "--lease", "1")
         drive = self.mount(uri(target.address))
-        port = int(command(drive, f"forward 0:{server.port}\n").split()[0].rsplit(":", 1)[1])
+        port = int(drive.command(f"forward 0:{server.port}\n").split()[0].rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), 10) as client:
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"x")

@@ -3,20 +3,18 @@
 
 import errno
 import hashlib
-import http.server
 import os
 import select
 import signal
 import socket
 import subprocess
 import tempfile
-import threading
 
 from harness.case import CsdTest, main
 from harness.descriptors import poll_now
 from harness.mount import Mount
 from harness.process import cpu_ticks
-from harness.servers import POOL, Hole, Peer, Server, closed_port, pattern, pattern_digest
+from harness.servers import POOL, Hole, Peer, Server, closed_port, pattern, pattern_digest, web_server
 from harness.settings import CSDFS, MIB, SCALE, SLOW
 from harness.target import Target, uri
 from harness.wait import Call, eventually
@@ -24,15 +22,6 @@ from harness.wait import Call, eventually
 BULK = int(20 * MIB * SCALE)
 MOST_CONNECTIONS = 256
 MOST_PORTS = 64
-
-
-def command(mount, line):
-    """One command; raises OSError as a write to ctl does."""
-    fd = os.open(f"{mount.path}/ctl", os.O_WRONLY)
-    try:
-        return os.write(fd, line.encode())
-    finally:
-        os.close(fd)
 
 
 class Published(CsdTest):
@@ -43,7 +32,7 @@ class Published(CsdTest):
         self.drive = self.mount(f"emu:?netns={self.inside.name}")
 
     def publish(self, server, port=8080):
-        command(self.drive, f"publish {port} 127.0.0.1:{server.port}\n")
+        self.drive.command(f"publish {port} 127.0.0.1:{server.port}\n")
 
     def connect(self, port=8080, address="127.0.0.1"):
         """A client inside the drive."""
@@ -53,32 +42,13 @@ class Published(CsdTest):
 
     def row(self, port=8080):
         """The line of `published` as a dictionary, None when there is none."""
-        lines = self.drive.text("published").splitlines()
-        for line in lines[1:]:
-            row = dict(zip(lines[0].split(), line.split(None, 7)))
-            if row["INSIDE"].endswith(f":{port}"):
-                return row
-        return None
-
-    def logged(self, text):
-        eventually(lambda: text in self.drive.log(), 5, f"{text!r} in {self.drive.log()!r}")
+        return self.drive.row("published", lambda row: row["INSIDE"].endswith(f":{port}"))
 
 
 class Services(Published):
     def test_curl_inside_the_drive_reaches_a_web_server_of_the_host(self):
-        directory = self.scratch()
-        with open(f"{directory}/page", "wb") as page:
-            page.write(pattern(300_000))
-        handler = type("Handler", (http.server.SimpleHTTPRequestHandler,), {
-            "__init__": lambda self, *arguments: http.server.SimpleHTTPRequestHandler.__init__(
-                self, *arguments, directory=directory),
-            "log_message": lambda *_: None})
-        web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.addCleanup(web.server_close)
-        self.addCleanup(web.shutdown)
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-
-        command(self.drive, f"publish 80 127.0.0.1:{web.server_port}\n")
+        port = web_server(self, pattern(300_000))
+        self.drive.command(f"publish 80 127.0.0.1:{port}\n")
         curl = ["ip", "netns", "exec", self.inside.name, "curl", "-sS", "--max-time", "20", "http://127.0.0.1/page"]
         self.assertEqual(self.output(self.process(curl)), pattern(300_000))
 
@@ -172,10 +142,10 @@ class Services(Published):
         self.assertEqual(digest.hexdigest(), pattern_digest(size))
 
     def test_without_the_service_connections_inside_are_reset(self):
-        command(self.drive, f"publish 8080 127.0.0.1:{closed_port()}\n")
+        self.drive.command(f"publish 8080 127.0.0.1:{closed_port()}\n")
         with self.raises_errno(errno.ECONNRESET):  # of either call
             self.connect().recv(1)
-        self.logged("Connection refused")
+        self.drive.logged("Connection refused")
         eventually(lambda: self.row()["NOW"] == "0")
         self.assertEqual(self.row()["FAILED"], "1")
 
@@ -185,7 +155,7 @@ class Services(Published):
         client = self.connect()
         client.sendall(b"x")
         self.assertEqual(client.recv(1), b"x")
-        command(self.drive, "unpublish 8080\n")
+        self.drive.command("unpublish 8080\n")
         with self.raises_errno(errno.ECONNRESET):
             client.recv(1)
         with self.raises_errno(errno.ECONNREFUSED):
@@ -200,8 +170,8 @@ class Services(Published):
         self.publish(server)
         with self.raises_errno(errno.ECONNREFUSED):
             self.connect(address="127.0.0.2")
-        command(self.drive, f"publish 0.0.0.0:8081 127.0.0.1:{server.port}\n")
-        command(self.drive, f"publish [::1]:8081 127.0.0.1:{server.port}\n")
+        self.drive.command(f"publish 0.0.0.0:8081 127.0.0.1:{server.port}\n")
+        self.drive.command(f"publish [::1]:8081 127.0.0.1:{server.port}\n")
         for address in ("127.0.0.2", "127.0.0.1", "::1"):
             client = self.connect(8081, address)
             client.sendall(b"x")
@@ -213,7 +183,7 @@ class Services(Published):
         eventually(lambda: self.row()["NOW"] == str(MOST_CONNECTIONS))
         with self.raises_errno(errno.ECONNRESET):
             self.connect().recv(1)
-        self.logged(f"{MOST_CONNECTIONS} connections to 127.0.0.1:8080 inside the drive are open")
+        self.drive.logged(f"{MOST_CONNECTIONS} connections to 127.0.0.1:8080 inside the drive are open")
         for client in clients:
             client.close()
         eventually(lambda: self.row()["NOW"] == "0", 20)
@@ -261,8 +231,8 @@ class Commands(Published):
     def refused(self, line, number, sentence):
         with self.subTest(line):
             with self.raises_errno(number):
-                command(self.drive, line)
-            self.logged(sentence)
+                self.drive.command(line)
+            self.drive.logged(sentence)
 
     def test_malformed_lines_are_einval_and_a_sentence(self):
         for line, sentence in (
@@ -288,7 +258,7 @@ class Commands(Published):
                      f"cannot listen at 127.0.0.1:{port} inside the drive: Address already in use")
         self.assertIsNone(self.row(port))
         other.close()
-        command(self.drive, f"publish {port} 127.0.0.1:80\n")
+        self.drive.command(f"publish {port} 127.0.0.1:80\n")
         self.refused(f"publish {port} 127.0.0.1:81\n", errno.EADDRINUSE,
                      f"127.0.0.1:{port} inside the drive is published already")
         self.refused("publish 192.0.2.9:80 127.0.0.1:80\n", errno.EADDRNOTAVAIL,
@@ -296,10 +266,10 @@ class Commands(Published):
 
     def test_ports_beyond_the_limit_are_refused_until_one_is_unpublished(self):
         for port in range(9000, 9000 + MOST_PORTS):
-            command(self.drive, f"publish {port} 127.0.0.1:80\n")
+            self.drive.command(f"publish {port} 127.0.0.1:80\n")
         self.refused("publish 8080 127.0.0.1:80\n", errno.ENFILE, f"{MOST_PORTS} ports are published already")
-        command(self.drive, "unpublish 9000\n")
-        command(self.drive, "publish 8080 127.0.0.1:80\n")
+        self.drive.command("unpublish 9000\n")
+        self.drive.command("publish 8080 127.0.0.1:80\n")
 
     def test_a_shell_can_write_and_read_it(self):
         ctl = f"{self.drive.path}/ctl"
@@ -327,7 +297,7 @@ class Commands(Published):
         reading = Call(os.read, fd, 1)
         self.assertTrue(reading.blocked())
         (line,) = self.drive.connections_to(server.port)
-        command(self.drive, f"close {line.split()[0]}\n")
+        self.drive.command(f"close {line.split()[0]}\n")
         with self.raises_errno(errno.ECONNABORTED):
             reading.result()
         server.peer().drain()
@@ -342,7 +312,7 @@ class Commands(Published):
         client.sendall(b"x")
         self.assertEqual(client.recv(1), b"x")
         (line,) = self.drive.connections_to(8080)
-        command(self.drive, f"close {line.split()[0]}\n")
+        self.drive.command(f"close {line.split()[0]}\n")
         with self.raises_errno(errno.ECONNRESET):
             client.recv(1)
         self.assertTrue(server.peer().ended.wait(5))
@@ -353,12 +323,12 @@ class Commands(Published):
         server = self.server(Server.manual)
         fd = self.fd(drive.open(server.port))
         (line,) = drive.connections_to(server.port)
-        command(drive, f"close {line.split()[0]}\n")
+        drive.command(f"close {line.split()[0]}\n")
         with self.raises_errno(errno.ECONNABORTED):
             os.read(fd, 1)
         self.assertTrue(server.peer().sock.recv(1) == b"")
         with self.raises_errno(errno.ENOTSUP):
-            command(drive, "publish 8080 127.0.0.1:80\n")
+            drive.command("publish 8080 127.0.0.1:80\n")
         eventually(lambda: "inside the drive: it does not offer that (v1)" in drive.log())
 
 

@@ -86,6 +86,27 @@ class Mount:
         with open(f"{self.path}/{name}", encoding="utf-8") as file:
             return file.read()
 
+    def command(self, line):
+        """A command of ctl and its answer; raises OSError as a write to ctl does, with the answer as its text."""
+        fd = os.open(f"{self.path}/ctl", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(fd, line.encode())
+            return os.read(fd, 65536).decode()
+        except OSError as error:
+            raise OSError(error.errno, os.read(fd, 65536).decode()) from error
+        finally:
+            os.close(fd)
+
+    def row(self, table, fits):
+        """The first line of `published` or `forwards` that fits, as a dictionary; None when there is none."""
+        heading, *lines = self.text(table).splitlines()
+        rows = (dict(zip(heading.split(), line.split(None, 7))) for line in lines)
+        return next(filter(fits, rows), None)
+
+    def logged(self, text):
+        """Waits until csdfs has said so."""
+        eventually(lambda: text in self.log(), 5, f"{text!r} in {self.log()!r}")
+
     def counter(self, name):
         """A number in `status`, from a line such as "opens: 12" or "opens 12"; None if there is none."""
         match = re.search(rf"^\s*{re.escape(name)}\s*[:=]?\s+(\d+)\s*$", self.text("status"), re.M | re.I)

@@ -3,6 +3,7 @@ know; and ports that are full or closed."""
 
 import contextlib
 import hashlib
+import http.server
 import socket
 import struct
 import threading
@@ -172,6 +173,31 @@ class Server:
             while True:
                 peer.sock.sendall(POOL)
         peer.ended.set()
+
+
+def web_server(test, page, netns=None):
+    """Serves the bytes `page` under that name; returns its port on 127.0.0.1, of the host or of a namespace."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # pylint: disable=invalid-name
+            found = self.path == "/page"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(page) if found else 0))
+            self.end_headers()
+            if found:
+                self.wfile.write(page)
+
+        def log_message(self, *_):  # pylint: disable=arguments-differ
+            pass
+
+    def make():
+        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    web = netns.run(make) if netns else make()
+    test.addCleanup(web.server_close)
+    test.addCleanup(web.shutdown)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    return web.server_port
 
 
 class Hole:
