@@ -78,6 +78,23 @@ int look_at_mount(const std::string& path) {
   return said;
 }
 
+bool is_dead(int look) {
+  return look == ENOTCONN || look == ECONNABORTED;
+}
+
+// Why what is mounted there is not replaced.
+nvsock::Error in_the_way(const std::string& place, const std::string& type, int look) {
+  if (look == ETIMEDOUT) {
+    return {EBUSY,
+            "the mount on " + place + ", of " + type +
+                ", does not answer, as if its daemon were stopped; end that, or take the mount away with "
+                "umount -l"};
+  }
+  if (look == 0) return {EBUSY, "mountpoint " + place + " already holds a csdfs; unmount it first"};
+  if (!is_dead(look)) return {look, "mountpoint " + place + ": " + std::strerror(look)};
+  return {EBUSY, "the dead mount on " + place + " is not of csdfs but of " + type + "; unmount it first"};
+}
+
 }  // namespace
 
 bool remove_dead_mount(const std::string& path) {
@@ -94,27 +111,12 @@ nvsock::Result<Mountpoint> prepare_mountpoint(const std::string& path) {
   while (true) {
     const std::string type = mounted_type(place);
     if (!type.starts_with("fuse")) break;
-    const int code = look_at_mount(place);
-    if (code == ETIMEDOUT) {
-      return nvsock::Error{EBUSY,
-                           "the mount on " + place + ", of " + type +
-                               ", does not answer, as if its daemon were stopped; end that, or take the "
-                               "mount away with umount -l"};
-    }
-    if (code == 0) {
-      if (type != "fuse.csdfs") break;
-      return nvsock::Error{EBUSY, "mountpoint " + place + " already holds a csdfs; unmount it first"};
-    }
-    if (code != ENOTCONN && code != ECONNABORTED) {
-      return nvsock::Error{code, "mountpoint " + place + ": " + std::strerror(code)};
-    }
-    if (type != "fuse.csdfs") {
-      return nvsock::Error{
-          EBUSY, "the dead mount on " + place + " is not of csdfs but of " + type + "; unmount it first"};
-    }
+    const int look = look_at_mount(place);
+    if (look == 0 && type != "fuse.csdfs") break;
+    if (!is_dead(look) || type != "fuse.csdfs") return in_the_way(place, type, look);
     if (!detach(place)) {
-      const int why = errno;
-      return nvsock::Error{why, "the dead mount on " + place + " cannot be removed: " + std::strerror(why)};
+      const int code = errno;
+      return nvsock::Error{code, "the dead mount on " + place + " cannot be removed: " + std::strerror(code)};
     }
     replaced = true;
   }
