@@ -85,11 +85,12 @@ Result<void> Loader::add_directory(const std::string& path) {
                              ", who can change it; chown it to user " + std::to_string(geteuid())};
   if ((about.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     return Error{EACCES, which + " can be changed by others than its owner; chmod go-w it"};
+  const std::string folder = path + '/';
   bool any = false;
   while (const dirent* const entry = readdir(entries.get())) {
     const std::string name = entry->d_name;
     if (name.starts_with('.')) continue;
-    if (const auto added = add_host(name, path + '/' + name); !added) return added;
+    if (const auto added = add_host(name, folder + name); !added) return added;
     any = true;
   }
   if (!any) return Error{ENOENT, which + " is empty; a file in it has the NQN of its host for a name"};
